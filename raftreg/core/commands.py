@@ -1,0 +1,238 @@
+"""Everything that can change the registry: a closed union of commands, and their bytes.
+
+Ids and lengths are decided at the edge (no randomness here); time comes with the log entry. A new
+field needs a default, a new command a new tag: servers of two versions share one log while a
+cluster is upgraded (ADR 0004 tells how indexes count).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from raftreg.model import Check, ConfigEntry, Node, ServiceInstance, Session
+
+
+class KVVerb(enum.Enum):
+    """Operations on one key (or, for the tree verbs, one prefix), as in Consul's txn API."""
+
+    SET = "set"
+    CAS = "cas"
+    LOCK = "lock"
+    UNLOCK = "unlock"
+    GET = "get"
+    GET_TREE = "get-tree"
+    CHECK_INDEX = "check-index"
+    CHECK_SESSION = "check-session"
+    CHECK_NOT_EXISTS = "check-not-exists"
+    DELETE = "delete"
+    DELETE_TREE = "delete-tree"
+    DELETE_CAS = "delete-cas"
+
+
+class CatalogVerb(enum.Enum):
+    """Operations of a transaction on nodes, services and checks."""
+
+    SET = "set"
+    CAS = "cas"
+    GET = "get"
+    DELETE = "delete"
+    DELETE_CAS = "delete-cas"
+
+
+class KVOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="kv"):
+    """One KV operation.
+
+    Attributes:
+        verb: What to do. Alone (outside `Txn`) only verbs that write are meaningful.
+        key: The key, or the prefix for tree verbs.
+        value: New value for `set`, `cas`, `lock`, `unlock`.
+        flags: Opaque 64-bit number kept with the value.
+        index: Expected ModifyIndex for `cas`, `delete-cas`, `check-index`; 0 with `cas`: create only.
+        session: Session id for `lock`, `unlock`, `check-session`.
+    """
+
+    verb: KVVerb
+    key: str
+    value: bytes = b""
+    flags: int = 0
+    index: int = 0
+    session: str = ""
+
+
+class NodeOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="node"):
+    """Transaction operation on a node."""
+
+    verb: CatalogVerb
+    node: Node
+    index: int = 0
+
+
+class ServiceOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="service"):
+    """Transaction operation on an instance."""
+
+    verb: CatalogVerb
+    service: ServiceInstance
+    index: int = 0
+
+
+class CheckOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="check"):
+    """Transaction operation on a check."""
+
+    verb: CatalogVerb
+    check: Check
+    index: int = 0
+
+
+class Txn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="txn"):
+    """All operations take effect, or none (at most `TXN_OPERATIONS_MAX`)."""
+
+    operations: tuple[KVOp | NodeOp | ServiceOp | CheckOp, ...]
+
+
+class Register(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="register"):
+    """Catalog registration: the node, and with it an instance and checks.
+
+    Attributes:
+        skip_node_update: Leave an existing node row as it is.
+    """
+
+    node: Node
+    service: ServiceInstance | None = None
+    checks: tuple[Check, ...] = ()
+    skip_node_update: bool = False
+
+
+class Deregister(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="deregister"):
+    """Removes an instance, a check, or (both empty) the node with all it has."""
+
+    node: str
+    service_id: str = ""
+    check_id: str = ""
+
+
+class NodeSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="node-sync"):
+    """An agent's word about its own host, in one atomic step (anti-entropy, edges of checks).
+
+    Attributes:
+        node: The node row as the agent has it.
+        services, checks: Rows to create or replace.
+        remove_services, remove_checks: Ids to remove.
+        full: The lists hold everything there is: rows of this node that are not named go
+            (also `SERF_HEALTH` is kept, it belongs to the registry).
+    """
+
+    node: Node
+    services: tuple[ServiceInstance, ...] = ()
+    checks: tuple[Check, ...] = ()
+    remove_services: tuple[str, ...] = ()
+    remove_checks: tuple[str, ...] = ()
+    full: bool = False
+
+
+class SetLiveness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="liveness"):
+    """The leader's word about a host's lease: flips the node's `serfHealth` check.
+
+    Proposed in the leader's own term only (see `Replica.propose(in_term=…)`).
+    """
+
+    node: str
+    alive: bool
+    output: str = ""
+
+
+class SessionCreate(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="session-create"
+):
+    """Creates a session; refused when its node or one of its checks is missing or critical."""
+
+    session: Session
+
+
+class SessionDestroy(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="session-destroy"
+):
+    """Ends a session.
+
+    Attributes:
+        expired: True when its TTL ran out (the leader says so), False when a client asked for it.
+            Lock delay applies to invalidations, so to expiry, and to a destroy of a held lock.
+    """
+
+    id: str
+    expired: bool = False
+
+
+class ConfigSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="config-set"):
+    """Writes a configuration entry; `cas` None: always, 0: create only, N: only at ModifyIndex N."""
+
+    entry: ConfigEntry
+    cas: int | None = None
+
+
+class ConfigDelete(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="config-delete"
+):
+    """Deletes a configuration entry, with `cas` only at that ModifyIndex."""
+
+    kind: str
+    name: str
+    cas: int | None = None
+
+
+class ReapTombstones(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reap"):
+    """Forgets the tombstones of deleted rows up to and including this index."""
+
+    up_to_index: int
+
+
+class RestoreChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="restore"):
+    """A part of a snapshot that an operator restores through the log.
+
+    The parts are gathered in the state; `last` verifies the digest and replaces the tables.
+
+    Attributes:
+        restore_id: Names one restore; parts of another one drop what was gathered before.
+        sequence: 0, 1, 2, … without a gap.
+        sha256: Hex digest of all parts together, read with the last one.
+    """
+
+    restore_id: str
+    sequence: int
+    data: bytes
+    last: bool = False
+    sha256: str = ""
+
+
+Command = (
+    KVOp
+    | Txn
+    | Register
+    | Deregister
+    | NodeSync
+    | SetLiveness
+    | SessionCreate
+    | SessionDestroy
+    | ConfigSet
+    | ConfigDelete
+    | ReapTombstones
+    | RestoreChunk
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+
+
+def encode(command: Command) -> bytes:
+    """Gives the bytes of a command (msgpack, tagged by its kind)."""
+    return _encoder.encode(command)
+
+
+def decode(data: bytes) -> Command:
+    """Reads a command.
+
+    Raises:
+        msgspec.DecodeError: The bytes are no command of this version (also ValidationError).
+    """
+    return _decoder.decode(data)

@@ -1,0 +1,152 @@
+"""The nouns of the registry: immutable values that every room shares.
+
+Names are Consul's, in snake case; the JSON form that clients see is made in `raftreg.http.render`.
+Indexes are the registry's own (ADR 0004): each applied command adds exactly one.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+KV_VALUE_BYTES_MAX = 512 * 1024
+KV_KEY_BYTES_MAX = 8 * 1024
+TXN_OPERATIONS_MAX = 64
+SERF_HEALTH = "serfHealth"
+NODE_MAINTENANCE = "_node_maintenance"
+SERVICE_MAINTENANCE_PREFIX = "_service_maintenance:"
+
+
+class Status(enum.Enum):
+    """Health of a check; the worst check decides for an instance."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class SessionBehavior(enum.Enum):
+    """What happens to the keys that a session holds when it is invalidated."""
+
+    RELEASE = "release"
+    DELETE = "delete"
+
+
+class KVEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One key with its value. `session` is None while the key is not locked."""
+
+    key: str
+    value: bytes
+    flags: int = 0
+    session: str | None = None
+    lock_index: int = 0
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """Shares of an instance in SRV answers and load balancing, by its health."""
+
+    passing: int = 1
+    warning: int = 1
+
+
+class ServiceAddress(msgspec.Struct, frozen=True):
+    """An address with its port, as in TaggedAddresses of a service."""
+
+    address: str
+    port: int
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A host. `id` is a UUID text or empty for nodes that were registered without one."""
+
+    name: str
+    id: str = ""
+    address: str
+    datacenter: str = ""
+    tagged_addresses: dict[str, str] = {}
+    meta: dict[str, str] = {}
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class ServiceInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance of a service on a node; (`node`, `id`) is its key.
+
+    `proxy` and `connect` are kept as the JSON objects that were given: the mesh reads them.
+    """
+
+    node: str
+    id: str
+    name: str
+    tags: tuple[str, ...] = ()
+    address: str = ""
+    port: int = 0
+    meta: dict[str, str] = {}
+    tagged_addresses: dict[str, ServiceAddress] = {}
+    weights: Weights = Weights()
+    enable_tag_override: bool = False
+    kind: str = ""
+    proxy: dict[str, Any] = {}
+    connect: dict[str, Any] = {}
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of a node (`service_id` empty) or of an instance; (`node`, `check_id`) is its key.
+
+    `definition` holds the JSON object of the check's definition for readers; the registry itself
+    runs no check from it.
+    """
+
+    node: str
+    check_id: str
+    name: str = ""
+    status: Status = Status.CRITICAL
+    notes: str = ""
+    output: str = ""
+    service_id: str = ""
+    service_name: str = ""
+    service_tags: tuple[str, ...] = ()
+    type: str = ""
+    definition: dict[str, Any] = {}
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock holder. It lives as long as its node, its checks and, with a TTL, its renewals.
+
+    Attributes:
+        ttl_s: Seconds without renewal after which it expires; 0 means no TTL.
+        ttl: The TTL as the client wrote it (answers repeat it).
+        lock_delay_s: Seconds for which a lock can't be taken again after an invalidation.
+        node_checks: Ids of node checks that end the session when they become critical.
+        service_checks: Ids of service checks, likewise.
+    """
+
+    id: str
+    node: str
+    name: str = ""
+    behavior: SessionBehavior = SessionBehavior.RELEASE
+    ttl_s: float = 0.0
+    ttl: str = ""
+    lock_delay_s: float = 15.0
+    node_checks: tuple[str, ...] = (SERF_HEALTH,)
+    service_checks: tuple[str, ...] = ()
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class ConfigEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One central configuration entry; (`kind`, `name`) is its key; `body` is its JSON object."""
+
+    kind: str
+    name: str
+    body: dict[str, Any]
+    create_index: int = 0
+    modify_index: int = 0
