@@ -141,12 +141,12 @@ class _Process(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def local_http(self) -> str:
-        """ "host:port" at which this process reaches its own HTTP listener."""
+        """Where this process reaches its own HTTP listener, as host:port."""
         return join_host_port(reachable(self.client), self.http_port)
 
     @property
     def public_http(self) -> str:
-        """ "host:port" at which other hosts reach the HTTP listener, if they can at all."""
+        """Where other hosts reach the HTTP listener, if they can at all, as host:port."""
         host = self.address if is_wildcard(self.client) else self.client
         return join_host_port(host, self.http_port)
 
