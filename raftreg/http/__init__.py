@@ -1,0 +1,1 @@
+"""What servers and agents share of HTTP: parameters, JSON shapes, errors, watches."""

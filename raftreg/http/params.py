@@ -1,0 +1,285 @@
+"""Reading of what clients send: durations and query options.
+
+Everything here is pure. Durations follow Go's `time.ParseDuration` and `Duration.String`
+(https://pkg.go.dev/time), since that is what clients of this API write and read.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from raftreg.errors import InvalidRequest
+
+WAIT_DEFAULT_S = 300.0
+WAIT_MAX_S = 600.0
+DURATION_MAX_S = 292.0 * 365 * 24 * 3600  #: what Go's 64-bit nanoseconds hold
+
+_UNIT_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,  # U+00B5
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_TEXT_CHARS_MAX = 64
+
+
+def parse_duration(value: object) -> float:
+    """Reads a duration.
+
+    Args:
+        value: Text such as `10s`, `1m30s`, `10.0s`, `-5s`, `0`, or a number of nanoseconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        InvalidRequest: It is neither, or is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidRequest(f"time: invalid duration {value!r}")
+    seconds = _parse_text(value) if isinstance(value, str) else value * 1e-9
+    if not -DURATION_MAX_S <= seconds <= DURATION_MAX_S:
+        raise InvalidRequest(f"time: invalid duration {str(value)[:_TEXT_CHARS_MAX]!r}")
+    return seconds
+
+
+def _parse_text(text: str) -> float:
+    """Sums the parts of a duration text, as Go does."""
+    body, sign = text, 1.0
+    if body[:1] in {"+", "-"}:
+        sign = -1.0 if body[0] == "-" else 1.0
+        body = body[1:]
+    if body == "0":
+        return 0.0
+    if not body or len(body) > _TEXT_CHARS_MAX:
+        raise InvalidRequest(f'time: invalid duration "{text[:_TEXT_CHARS_MAX]}"')
+    total, at = 0.0, 0
+    while at < len(body):
+        part = _PART.match(body, at)
+        if part is None:
+            why = "missing unit in" if re.fullmatch(r"[0-9.]+", body[at:]) else "invalid"
+            raise InvalidRequest(f'time: {why} duration "{text}"')
+        total += float(part[1]) * _UNIT_S[part[2]]
+        at = part.end()
+    return sign * total
+
+
+def format_duration(seconds: float) -> str:
+    """Writes seconds as Go's `Duration.String` does: `1h0m0s`, `1m30s`, `1.5s`, `250ms`, `0s`."""
+    nanos = round(seconds * 1e9)
+    sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
+    if nanos == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if nanos < size * 1000:
+            return f"{sign}{_decimal(nanos, size)}{unit}"
+    minutes, rest = divmod(nanos, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(rest, 1_000_000_000)}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    return f"{sign}{hours}h{text}" if hours else sign + text
+
+
+def _decimal(value: int, size: int) -> str:
+    """Writes value / size exactly, without trailing zeros."""
+    whole, rest = divmod(value, size)
+    if rest == 0:
+        return str(whole)
+    return f"{whole}.{str(rest).zfill(len(str(size)) - 1).rstrip('0')}"
+
+
+class Consistency(enum.Enum):
+    """How new an answer must be."""
+
+    DEFAULT = "default"
+    CONSISTENT = "consistent"
+    STALE = "stale"
+
+
+class ReadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a read, as its query string gives them.
+
+    Attributes:
+        index: Answer only when the result's index is above it; 0: answer at once.
+        wait_s: Longest time to block, in seconds, without jitter.
+        cached, max_age_s: The answer may come from an agent's view (of at most this age).
+        dc: Datacenter asked for; "" means this one.
+        tags: An instance must carry all of them.
+        passing: Only entries of which every check passes.
+        node_meta: Pairs that a node's meta must hold.
+        near, filter: As sent, "" when absent.
+    """
+
+    index: int = 0
+    wait_s: float = WAIT_DEFAULT_S
+    consistency: Consistency = Consistency.DEFAULT
+    cached: bool = False
+    max_age_s: float | None = None
+    dc: str = ""
+    tags: tuple[str, ...] = ()
+    passing: bool = False
+    node_meta: tuple[tuple[str, str], ...] = ()
+    near: str = ""
+    filter: str = ""
+    pretty: bool = False
+
+
+DEFAULT_READ = ReadOptions()
+
+
+class Query(Mapping[str, str]):
+    """A query string's pairs: the first value of each name, and all of them by `all`.
+
+    Args:
+        pairs: (name, value) as they came, already decoded.
+    """
+
+    __slots__ = ("_first", "_pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._pairs = tuple(pairs)
+        self._first: dict[str, str] = {}
+        for name, value in self._pairs:
+            self._first.setdefault(name, value)
+
+    def __getitem__(self, name: str) -> str:
+        return self._first[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._first)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """All values given for a name."""
+        return tuple(value for key, value in self._pairs if key == name)
+
+
+NO_QUERY = Query(())
+
+
+def read_options(query: Query) -> ReadOptions:
+    """Reads the options that every read shares.
+
+    A flag counts when it is present, with or without a value.
+
+    Raises:
+        InvalidRequest: With the text that clients of this API know.
+    """
+    if not query:
+        return DEFAULT_READ
+    return ReadOptions(
+        index=_index(query.get("index", "")),
+        wait_s=_wait(query.get("wait", "")),
+        consistency=_consistency(query),
+        cached="cached" in query,
+        max_age_s=_max_age(query.get("max_age", "")),
+        dc=query.get("dc", ""),
+        tags=tuple(tag for tag in query.all("tag") if tag),
+        passing=_passing(query),
+        node_meta=tuple(_pair(text) for text in query.all("node-meta")),
+        near=query.get("near", ""),
+        filter=query.get("filter", ""),
+        pretty="pretty" in query,
+    )
+
+
+def _index(text: str) -> int:
+    """An unsigned 64-bit number, 0 when absent."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
+        raise InvalidRequest("Invalid index")
+    return int(text)
+
+
+def _wait(text: str) -> float:
+    """Seconds to block: 5 minutes when absent or zero, never above 10 minutes."""
+    if not text:
+        return WAIT_DEFAULT_S
+    try:
+        seconds = parse_duration(text)
+    except InvalidRequest as error:
+        raise InvalidRequest("Invalid wait time") from error
+    if seconds < 0:
+        raise InvalidRequest("Invalid wait time")
+    return min(seconds, WAIT_MAX_S) if seconds > 0 else WAIT_DEFAULT_S
+
+
+def _consistency(query: Query) -> Consistency:
+    """Which of the three modes is asked for."""
+    stale, consistent = "stale" in query, "consistent" in query
+    if stale and consistent:
+        raise InvalidRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
+    if consistent and "cached" in query:
+        raise InvalidRequest("Cannot specify ?cached with ?consistent, conflicting semantics.")
+    if stale:
+        return Consistency.STALE
+    return Consistency.CONSISTENT if consistent else Consistency.DEFAULT
+
+
+def _max_age(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return parse_duration(text)
+    except InvalidRequest as error:
+        raise InvalidRequest("Invalid max_age") from error
+
+
+def _passing(query: Query) -> bool:
+    """`?passing` and `?passing=true` ask for it, `?passing=false` does not."""
+    text = query.get("passing")
+    if text is None:
+        return False
+    if text in _TRUE or text == "":
+        return True
+    if text in _FALSE:
+        return False
+    raise InvalidRequest("Invalid value for ?passing")
+
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`key:value` of `?node-meta`; the value may be empty."""
+    key, _, value = text.partition(":")
+    return key, value
+
+
+def parse_bool(text: str, what: str) -> bool:
+    """Reads a boolean of a query string as Go's `strconv.ParseBool` does.
+
+    Raises:
+        InvalidRequest: It is none; the text names `what`.
+    """
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise InvalidRequest(f"Invalid value for {what}: {text[:_TEXT_CHARS_MAX]!r}")
+
+
+def parse_uint(text: str, message: str) -> int:
+    """Reads an unsigned 64-bit number.
+
+    Raises:
+        InvalidRequest: With `message`.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
+        raise InvalidRequest(message)
+    return int(text)
