@@ -1,0 +1,35 @@
+"""Async client of raftreg's servers and agents (and of anything else that speaks Consul's API)."""
+
+from raftreg.client.api import ANY_STATUS, RegistryClient
+from raftreg.client.cluster import RaftServer, kv_op
+from raftreg.client.failures import BadAnswer, LockLost
+from raftreg.client.http import Response
+from raftreg.client.lock import LOCK_FLAGS, Lock, LockOptions
+from raftreg.client.options import Consistency, Read
+from raftreg.client.records import HealthEntry, NodeEntry, TxnOutcome
+from raftreg.client.retry import Backoff
+from raftreg.client.sequence import REQUEST_ID_HEADER
+from raftreg.client.stream import Stream
+from raftreg.client.watch import Change
+
+__all__ = [
+    "ANY_STATUS",
+    "LOCK_FLAGS",
+    "REQUEST_ID_HEADER",
+    "Backoff",
+    "BadAnswer",
+    "Change",
+    "Consistency",
+    "HealthEntry",
+    "Lock",
+    "LockLost",
+    "LockOptions",
+    "NodeEntry",
+    "RaftServer",
+    "Read",
+    "RegistryClient",
+    "Response",
+    "Stream",
+    "TxnOutcome",
+    "kv_op",
+]
