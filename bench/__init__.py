@@ -1,0 +1,1 @@
+"""Benchmarks of real clusters on this machine: `python -m bench`."""
