@@ -166,7 +166,8 @@ class ReplicaAPI(Protocol):
 
     def on_role_change(self, changed: Callable[[Role, int], None]) -> None:
         """Adds a callback for (role, term). LEADER is told only once the no-op of the term is
-        applied here: from then on this state holds all that was ever committed before."""
+        applied here: from then on this state holds all that was ever committed before.
+        """
         ...
 
     def status(self) -> ReplicaStatus:

@@ -57,3 +57,9 @@ class InvariantViolation(StorageFault):
     """The engine asked for something that would break Raft's guarantees."""
 
     code = "invariant_violation"
+
+
+class ProtocolViolation(RaftregError):
+    """A peer sent what no correct server sends; the message is dropped and nothing has changed."""
+
+    code = "protocol_violation"

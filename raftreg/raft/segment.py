@@ -243,11 +243,10 @@ class SegmentReader:
 def _has_unwritten_sector(gap: bytes, offset: int) -> bool:
     """Whether a sector's share of `gap`, which starts at `offset` of the file, is all zero.
 
-    The first sector may have been written in part by an earlier batch: there the rest counts, if it
-    is at least as long as a record's prefix (which is never all zero, as its kind is not).
+    The first sector may have been written in part by an earlier batch: there the rest counts.
     """
     first_end = -offset % SECTOR_BYTES
-    if PREFIX_BYTES <= first_end <= len(gap) and not any(gap[:first_end]):
+    if 0 < first_end <= len(gap) and not any(gap[:first_end]):
         return True
     zero = bytes(SECTOR_BYTES)
     starts = range(first_end, len(gap) - SECTOR_BYTES + 1, SECTOR_BYTES)

@@ -1,0 +1,706 @@
+"""One Raft participant without I/O of its own: engine, journal, elections, reads, proposals.
+
+Everything comes in by a call (`receive`, `log_durable`, `tick`, `propose`, …) and goes out by the
+arguments: time, randomness, the network and the disk are the caller's, so that the same code runs
+under asyncio (`replica.py`) and in the deterministic simulator (`tests/sim`). After any call
+the owner runs `tick()` soon; it says when the next one is due.
+
+What a message may say before what is on disk: acknowledgements, votes and vote requests wait in
+the outbox until every record before them is synced. Appends and echoes promise nothing about this
+server's disk and leave at once, so that the followers' sync runs beside the leader's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from raftreg.errors import InvalidRequest, NoLeader, NotProposed, RaftregError, TooLarge
+from raftreg.raft.api import PeerStatus, ReplicaStatus, RequestId, Role, Server, StateMachine
+from raftreg.raft.compaction import Compaction, CompactionLimits, Worker
+from raftreg.raft.dedup import AppliedRequests
+from raftreg.raft.election import Election, LogPosition
+from raftreg.raft.engine import Engine, EnginePort, Message
+from raftreg.raft.entries import (
+    BATCH,
+    COMMAND_BYTES_MAX,
+    CONFIGURATION,
+    Batch,
+    decode_batch,
+    decode_configuration_entry,
+    encode_batch,
+    encode_configuration_entry,
+)
+from raftreg.raft.faults import ProtocolViolation
+from raftreg.raft.journal import DurableJournal
+from raftreg.raft.membership import Configuration, voters_changed
+from raftreg.raft.metrics import NodeMetrics
+from raftreg.raft.proposals import Key, Pending, ProposalDone, ProposalQueue
+from raftreg.raft.read_index import ReadDone, ReadRequests, ReadRounds
+from raftreg.raft.snapshots import SnapshotStore
+
+#: Messages of these types promise something about this server's disk.
+_AFTER_SYNC = frozenset({"next_node_idx", "request_vote", "response_vote"})
+_ENGINE_TYPES = frozenset(
+    {
+        "append_entries",
+        "next_node_idx",
+        "request_vote",
+        "response_vote",
+        "apply_command",
+        "timeout_now",
+        "stale_term",
+    }
+)
+#: Messages that wait for a sync; more than this means that the disk has stopped.
+OUTBOX_MAX = 100_000
+
+
+class Network(Protocol):
+    """Where messages go. Sending never blocks; what can't be queued is dropped."""
+
+    def send(self, peer: str, message: Message) -> bool:
+        """Queues a message; False when it was dropped."""
+        ...
+
+    def buffered_bytes(self, peer: str) -> int:
+        """Bytes on their way to a peer that the network has not taken yet."""
+        ...
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Periods of the protocol, in seconds.
+
+    Attributes:
+        heartbeat_s: A leader speaks at least this often. Smaller: faster detection, more traffic.
+        election_min_s, election_max_s: Bounds of the random election timeout. It must be several
+            heartbeats, and longer than the longest pause of a healthy server.
+        fallback_s: A leader without a majority's answers for this long steps down.
+        retry_s: Forwarded proposals and read questions are repeated after this long.
+    """
+
+    heartbeat_s: float = 0.08
+    election_min_s: float = 0.4
+    election_max_s: float = 0.8
+    fallback_s: float = 0.6
+    retry_s: float = 0.5
+
+
+class RaftNode:
+    """See the module's text.
+
+    Args:
+        server: This server; its id is the one of the data directory.
+        incarnation: Name of this process's proposals; must differ at every start.
+        journal: The durable log, opened.
+        snapshots: The snapshot files.
+        machine: What is replicated; still empty, this restores it from the newest snapshot.
+        base: The configuration in force where neither log nor snapshot holds one (None: this
+            server waits to be added by a leader).
+        network: Where messages go.
+        worker: Runs a function off the loop and calls back on it.
+        clock: Monotonic seconds.
+        rng: Source of the election timeouts.
+        timing: Periods.
+        limits: When to write snapshots.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a participant, each by name
+        self,
+        *,
+        server: Server,
+        incarnation: str,
+        journal: DurableJournal,
+        snapshots: SnapshotStore,
+        machine: StateMachine,
+        base: Configuration | None,
+        network: Network,
+        worker: Worker,
+        clock: Callable[[], float],
+        rng: Random,
+        timing: Timing,
+        limits: CompactionLimits,
+    ) -> None:
+        self.server = server
+        self.timing = timing
+        self.metrics = NodeMetrics()
+        self._journal = journal
+        self._machine = machine
+        self._base = base
+        self._network = network
+        self._clock = clock
+        self._applied_requests = AppliedRequests()
+        self._time_ms = 0
+        self._time_at = clock()
+        self._election = Election(timing.election_min_s, timing.election_max_s, rng, clock())
+        self._reads = ReadRounds()
+        self._read_requests = ReadRequests(timing.retry_s)
+        self._read_waiting: deque[tuple[int, ReadDone]] = deque()
+        self._proposals = ProposalQueue(incarnation, timing.retry_s)
+        self._outbox: deque[tuple[int, str, Message]] = deque()
+        self._connected: set[str] = set()
+        self._resolved: list[tuple[Pending, Any]] = []
+        self._role_callbacks: list[Callable[[Role, int], None]] = []
+        self._told: tuple[Role, int] = (Role.FOLLOWER, 0)
+        self._seen_leader: tuple[str | None, int] = (None, 0)
+        self._sent: tuple[int, int] = (0, 0)
+        self._config_waiters: list[tuple[int, int, Callable[[RaftregError | None], None]]] = []
+        self._compaction = Compaction(
+            journal=journal,
+            store=snapshots,
+            worker=worker,
+            limits=limits,
+            clock=clock,
+            buffered_bytes=network.buffered_bytes,
+            capture=self._capture,
+        )
+        applied = self._restore_newest()
+        self._engine = Engine(
+            server_id=server.id,
+            journal=journal,
+            port=EnginePort(self._send),
+            snapshots=self._compaction,
+            clock=clock,
+            apply=self._apply,
+            install=self._install,
+            heartbeat_s=timing.heartbeat_s,
+            fallback_s=timing.fallback_s,
+            applied_index=applied,
+        )
+        self._config_version = -1
+        self._configuration = Configuration()
+        self._configuration_index = 0
+        self._refresh_configuration()
+
+    # --- state machine and snapshots
+
+    def _restore_newest(self) -> int:
+        """Restores the machine from the newest snapshot; gives the applied index, at least 1."""
+        loaded = self._compaction.load_newest()
+        if loaded is None:
+            return 1
+        self._time_ms = loaded.header.time_ms
+        self._applied_requests = loaded.read_requests(self._machine.decode_result)
+        self._machine.restore(loaded.machine_chunks())
+        return loaded.meta.index
+
+    def _capture(self) -> tuple[int, Any, Any]:
+        """Shallow copies for a snapshot, at the applied index."""
+        rows = self._applied_requests.rows(self._encode_result)
+        return self._time_ms, rows, self._machine.snapshot()
+
+    def _encode_result(self, result: Any) -> bytes:
+        return self._machine.encode_result(result)
+
+    def _install(self) -> None:
+        """A whole snapshot of the leader has arrived and is durable: take it over."""
+        meta = self._compaction.received
+        self._journal.reset_to(meta.prev_index, meta.prev_term, meta.index, meta.term)
+        applied = self._restore_newest()
+        self._engine.installed(applied)
+        self._refresh_configuration()
+        self._machine.entry_applied(applied)
+        self.metrics.snapshots_installed_total += 1
+
+    def _apply(self, index: int, term: int, entry: bytes) -> None:
+        if entry[0] == BATCH:
+            self._apply_batch(entry)
+            self._machine.entry_applied(index)
+            resolved, self._resolved = self._resolved, []
+            for pending, result in resolved:
+                pending.finish(result, None)
+        elif entry[0] == CONFIGURATION:
+            self._answer_configuration(index, term)
+        self.metrics.entries_applied_total += 1
+
+    def _apply_batch(self, entry: bytes) -> None:
+        try:
+            batch = decode_batch(entry)
+        except msgspec.DecodeError:
+            # Every server sees the same bytes, so every server passes over them.
+            self.metrics.bad_entries_total += 1
+            return
+        if batch.time_ms > self._time_ms:
+            self._time_ms = batch.time_ms
+            self._time_at = self._clock()
+        requests, machine, time_ms = self._applied_requests, self._machine, self._time_ms
+        for proposal in batch.proposals:
+            proposer, sequence = proposal.proposer, proposal.sequence
+            known, result = requests.seen(proposer, sequence)
+            if not known:
+                result = machine.apply(proposal.command, time_ms)
+                requests.record(proposer, sequence, proposal.low, result)
+            pending = self._proposals.applied(proposer, sequence)
+            if pending is not None:
+                self._resolved.append((pending, result))
+        self.metrics.proposals_applied_total += len(batch.proposals)
+
+    def cluster_time_ms(self) -> int:
+        """Cluster time now: the last applied stamp and what has passed since (LogCabin)."""
+        return self._time_ms + int((self._clock() - self._time_at) * 1000)
+
+    # --- configuration
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force here (of the log, committed or not)."""
+        return self._configuration
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this server counts in a majority."""
+        return self.server.id in self._configuration.voters()
+
+    def set_base(self, base: Configuration) -> None:
+        """The bootstrap agreed: these servers form the new cluster."""
+        self._base = base
+        self._config_version = -1
+        self._refresh_configuration()
+
+    def _refresh_configuration(self) -> None:
+        """Takes the newest configuration of the log into force, also after a truncation."""
+        if self._journal.config_version == self._config_version:
+            return
+        self._config_version = self._journal.config_version
+        entries = self._journal.config_entries()
+        if entries:
+            self._configuration_index, command = entries[-1]
+            self._configuration = decode_configuration_entry(command)
+        else:
+            self._configuration_index = 0
+            saved = self._compaction.configuration
+            self._configuration = saved or self._base or Configuration()
+        self._engine.adopt(self._configuration)
+
+    def change_configuration(
+        self, after: Configuration, done: Callable[[RaftregError | None], None]
+    ) -> None:
+        """Appends a new configuration as the leader.
+
+        Args:
+            after: The next configuration: at most one voter differs.
+            done: Is called with None once it is committed, or with why it is not known to be.
+
+        Raises:
+            NoLeader: This server does not lead (yet).
+            InvalidRequest: More than one voter differs.
+            NotProposed: The change before this one is not committed yet.
+        """
+        if not self.leads:
+            raise NoLeader("No cluster leader")
+        if voters_changed(self._configuration, after) > 1:
+            raise InvalidRequest("one membership change at a time: at most one voter may differ")
+        if self._engine.commit_index < self._configuration_index:
+            raise NotProposed("another membership change is under way; try again when it is done")
+        index = self._engine.append_configuration(encode_configuration_entry(after))
+        self._config_waiters.append((index, self._engine.term, done))
+        self._refresh_configuration()
+
+    def _answer_configuration(self, index: int, term: int) -> None:
+        waiting, self._config_waiters = self._config_waiters, []
+        for at, in_term, done in waiting:
+            if at > index:
+                self._config_waiters.append((at, in_term, done))
+            elif (at, in_term) == (index, term):
+                done(None)
+            else:
+                done(NotProposed("another leader took over; the change did not happen"))
+
+    # --- messages
+
+    def _send(self, peer: str, message: Message) -> bool:
+        kind = message["type"]
+        if kind == "next_node_idx":
+            message["term"] = self._engine.term
+        if kind in _AFTER_SYNC:
+            if len(self._outbox) < OUTBOX_MAX:
+                self._outbox.append((self._journal.lsn, peer, message))
+            return True
+        return self._network.send(peer, message)
+
+    def _release_outbox(self) -> None:
+        durable = self._journal.durable_lsn
+        while self._outbox and self._outbox[0][0] <= durable:
+            _, peer, message = self._outbox.popleft()
+            self._network.send(peer, message)
+
+    def log_durable(self) -> None:
+        """The journal synced something."""
+        self._release_outbox()
+
+    def peer_connected(self, peer: str) -> None:
+        """Messages can be sent to this peer from now on."""
+        self._connected.add(peer)
+        self._engine.connected(peer)
+        if peer == self._engine.leader_id:
+            self._requeue()
+
+    def peer_disconnected(self, peer: str) -> None:
+        """Messages to this peer are lost from now on, and the last ones may be."""
+        self._connected.discard(peer)
+        self._engine.disconnected(peer)
+        if peer == self._engine.leader_id and self._engine.role is Role.FOLLOWER:
+            self._election.leader_lost(self._clock())
+
+    def receive(self, sender: str, message: Message) -> None:
+        """Takes a message of an authenticated peer.
+
+        Raises:
+            ProtocolViolation: The message is not of this protocol; nothing was changed.
+            StorageFault: The node must stop.
+        """
+        kind = message.get("type")
+        try:
+            if kind in _ENGINE_TYPES:
+                self._receive_engine(sender, message)
+            else:
+                self._receive_own(sender, message)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ProtocolViolation(f"bad {kind!r} message from {sender}: {error!r}") from error
+
+    def _receive_engine(self, sender: str, message: Message) -> None:
+        engine, now = self._engine, self._clock()
+        voted_before = (engine.term, engine.voted_for)
+        engine.receive(sender, message)
+        if message["type"] == "append_entries":
+            if engine.leader_id == sender and message["term"] == engine.term:
+                self._election.leader_heard(now)
+        elif engine.voted_for == sender and voted_before != (engine.term, sender):
+            self._election.vote_granted(now)
+        self._refresh_configuration()
+
+    def _receive_own(self, sender: str, message: Message) -> None:
+        kind = message.get("type")
+        if kind == "pre_vote":
+            self._on_pre_vote(sender, message)
+        elif kind == "pre_vote_reply":
+            self._on_pre_vote_reply(sender, message)
+        elif kind == "read_ping":
+            self._on_read_ping(sender, message)
+        elif kind == "read_echo":
+            self._on_read_echo(sender, message)
+        elif kind == "read_request":
+            self._on_read_request(sender, message)
+        elif kind == "read_reply":
+            self._on_read_reply(message)
+
+    # --- elections
+
+    def _log_end(self) -> LogPosition:
+        return LogPosition(self._journal.last_term, self._journal.last_index)
+
+    def _maybe_stand(self, now: float) -> None:
+        if self._engine.role is Role.LEADER or now < self._election.deadline:
+            return
+        if not self.is_voter:
+            self._election.vote_granted(now)  # nothing to do but to wait
+            return
+        term = self._engine.term + 1
+        number = self._election.start_round(term, now)
+        end = self._log_end()
+        message = {
+            "type": "pre_vote",
+            "term": term,
+            "round": number,
+            "last_log_index": end.last_index,
+            "last_log_term": end.term,
+        }
+        for peer in sorted(self._configuration.voters() - {self.server.id}):
+            self._network.send(peer, dict(message))
+        if self._configuration.majority() == 1:
+            self._engine.start_election()
+
+    def _on_pre_vote(self, sender: str, message: Message) -> None:
+        theirs = LogPosition(message["last_log_term"], message["last_log_index"])
+        granted = (
+            self._engine.role is not Role.LEADER
+            and not self._election.hears_leader(self._clock())
+            and self._election.may_grant(
+                message["term"], theirs, self._log_end(), self._engine.term
+            )
+        )
+        reply = {
+            "type": "pre_vote_reply",
+            "round": message["round"],
+            "granted": granted,
+            "term": self._engine.term,
+        }
+        self._network.send(sender, reply)
+
+    def _on_pre_vote_reply(self, sender: str, message: Message) -> None:
+        if message["term"] > self._engine.term and self._engine.role is not Role.LEADER:
+            # Behind in terms, no round of ours can succeed: catch up and ask again later.
+            self._engine.step_down(message["term"])
+            return
+        if not message["granted"] or sender not in self._configuration.voters():
+            return
+        majority = self._configuration.majority()
+        if self._election.granted(sender, message["round"], majority, self._engine.term):
+            self._engine.start_election()
+
+    # --- linearizable reads
+
+    @property
+    def leads(self) -> bool:
+        """True for a leader whose state holds all that was committed before its term."""
+        no_op = self._engine.no_op_index
+        return (
+            self._engine.role is Role.LEADER
+            and no_op is not None
+            and self._engine.applied_index >= no_op
+        )
+
+    def read(self, done: ReadDone) -> None:
+        """Asks for a read index; `done` is called once this server has applied it.
+
+        Raises:
+            NotProposed: Too many readers wait.
+        """
+        leads = self._engine.role is Role.LEADER
+        queue: ReadRounds | ReadRequests = self._reads if leads else self._read_requests
+        if not queue.ask(self._when_applied(done) if leads else done):
+            raise NotProposed("too many reads are waiting; try again later")
+
+    def _when_applied(self, done: ReadDone) -> ReadDone:
+        def confirmed(index: int | None) -> None:
+            if index is None:
+                # Leadership was lost before it was confirmed: the next leader may answer.
+                self._read_requests.ask(done)
+            else:
+                self._wait_applied(index, done)
+
+        return confirmed
+
+    def _wait_applied(self, index: int, done: ReadDone) -> None:
+        if self._engine.applied_index >= index:
+            done(index)
+        else:
+            self._read_waiting.append((index, done))
+
+    def _release_reads(self) -> None:
+        if self._read_waiting:
+            waiting, self._read_waiting = self._read_waiting, deque()
+            for index, done in waiting:
+                self._wait_applied(index, done)
+
+    def _drive_reads(self, now: float) -> None:
+        if self._engine.role is Role.LEADER:
+            for done in self._read_requests.take_all():
+                self._reads.ask(self._when_applied(done))
+            if self.leads and self._reads.idle_with_work:
+                self._reads.start(self._engine.commit_index)
+                self._ping()
+                self._reads.close_if(self._configuration.majority())
+                self.metrics.read_rounds_total = self._reads.rounds_total
+            return
+        self._reads.fail()
+        leader = self._engine.leader_id
+        if leader is not None and leader in self._connected:
+            question = self._read_requests.next_question(now)
+            if question is not None:
+                self._network.send(leader, {"type": "read_request", "id": question})
+
+    def _ping(self) -> None:
+        ping = {
+            "type": "read_ping",
+            "term": self._engine.term,
+            "sequence": self._reads.open_sequence,
+        }
+        for peer in sorted(self._configuration.voters() - {self.server.id}):
+            self._network.send(peer, dict(ping))
+
+    def _on_read_ping(self, sender: str, message: Message) -> None:
+        # An echo says "at this moment I know of no later leader", nothing about the disk.
+        if message["term"] == self._engine.term and self._engine.leader_id == sender:
+            echo = {"type": "read_echo", "term": message["term"], "sequence": message["sequence"]}
+            self._network.send(sender, echo)
+
+    def _on_read_echo(self, sender: str, message: Message) -> None:
+        current = message["term"] == self._engine.term and self._engine.role is Role.LEADER
+        if current and sender in self._configuration.voters():
+            self._reads.echo(sender, message["sequence"], self._configuration.majority())
+
+    def _on_read_request(self, sender: str, message: Message) -> None:
+        question = message["id"]
+
+        def confirmed(index: int | None) -> None:
+            reply = {"type": "read_reply", "id": question, "index": index}
+            self._network.send(sender, reply)
+
+        if self._engine.role is not Role.LEADER or not self._reads.ask(confirmed):
+            confirmed(None)
+
+    def _on_read_reply(self, message: Message) -> None:
+        for done in self._read_requests.answered(message["id"], message["index"]):
+            self._wait_applied(message["index"], done)
+
+    # --- proposals
+
+    def propose(
+        self,
+        command: bytes,
+        done: ProposalDone,
+        *,
+        request_id: RequestId | None = None,
+        in_term: int | None = None,
+    ) -> Key:
+        """Queues a proposal; see `ReplicaAPI.propose`. Gives the key for `abandon`.
+
+        Raises:
+            TooLarge: The command is over `COMMAND_BYTES_MAX`.
+            NotProposed: Too much is waiting.
+        """
+        if len(command) > COMMAND_BYTES_MAX:
+            raise TooLarge(
+                f"a command of {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
+            )
+        return self._proposals.add(command, request_id, in_term, done)
+
+    def abandon(self, key: Key) -> bool:
+        """The caller of a proposal gave up; True when it may still commit."""
+        return self._proposals.abandon(key)
+
+    def _pump(self, now: float) -> bool:
+        """Hands the next batch to the engine; True when there was one."""
+        engine = self._engine
+        leads = engine.role is Role.LEADER
+        if not self._proposals.ready:
+            return False
+        if not leads and (engine.leader_id is None or engine.leader_id not in self._connected):
+            return False
+        proposals = self._proposals.take_batch(now, engine.term if leads else None)
+        if not proposals:
+            return False
+        engine.submit(encode_batch(Batch(self.cluster_time_ms(), proposals)))
+        self.metrics.batches_total += 1
+        self.metrics.batch_sizes.observe(len(proposals))
+        return True
+
+    def _requeue(self) -> None:
+        self._proposals.requeue()
+        self._read_requests.leader_changed()
+
+    def _check_retries(self, now: float) -> None:
+        leader = (self._engine.leader_id, self._engine.term)
+        if leader != self._seen_leader:
+            self._seen_leader = leader
+            self._requeue()
+            return
+        due = self._proposals.retry_due()
+        # What a leader has in its own log needs no repetition.
+        if due is not None and now >= due and self._engine.role is not Role.LEADER:
+            self._proposals.requeue()
+
+    # --- the tick
+
+    def tick(self) -> float:
+        """Does what is due; gives the time of the next tick at the latest (monotonic seconds)."""
+        now = self._clock()
+        self._maybe_stand(now)
+        self._check_retries(now)
+        self._engine.tick()
+        # What was just applied may have made room for the next batch: it goes out at once.
+        while self._pump(now):
+            self._engine.tick()
+        if self._engine.role is Role.LEADER:
+            position = (self._journal.last_index, self._engine.commit_index)
+            if position != self._sent:
+                self._sent = position
+                self._engine.send_appends()
+        self._check_retries(now)
+        self._drive_reads(now)
+        self._release_reads()
+        self._tell_role()
+        self._compaction.maybe_start(self._engine.applied_index, self._configuration_at)
+        self._journal.flush()
+        self._release_outbox()
+        return self._next_due(now)
+
+    def _configuration_at(self, index: int) -> Configuration:
+        """The configuration in force at an applied index, for a snapshot."""
+        entries = [entry for entry in self._journal.config_entries() if entry[0] <= index]
+        if entries:
+            return decode_configuration_entry(entries[-1][1])
+        return self._compaction.configuration or self._base or Configuration()
+
+    def _next_due(self, now: float) -> float:
+        if self._engine.applied_index < self._engine.commit_index:
+            return now
+        if self._engine.role is Role.LEADER:
+            if self._proposals.ready or (self.leads and self._reads.idle_with_work):
+                return now
+            # PySyncObj sends when the time is strictly past.
+            return max(now, self._engine.heartbeat_due + 0.0005)
+        retries = (self._proposals.retry_due(), self._read_requests.due())
+        dues = [self._election.deadline, *(due for due in retries if due is not None)]
+        return max(min(dues), now)
+
+    def on_role_change(self, changed: Callable[[Role, int], None]) -> None:
+        """See `ReplicaAPI.on_role_change`."""
+        self._role_callbacks.append(changed)
+
+    def _tell_role(self) -> None:
+        role = self._engine.role
+        if role is Role.LEADER and not self.leads:
+            return
+        if (role, self._engine.term) == self._told:
+            return
+        if role is not self._told[0] or role is Role.LEADER:
+            for changed in self._role_callbacks:
+                changed(role, self._engine.term)
+        self._told = (role, self._engine.term)
+        if role is not Role.LEADER:
+            waiting, self._config_waiters = self._config_waiters, []
+            for _, _, done in waiting:
+                done(NotProposed("leadership was lost; look whether the change took effect"))
+
+    # --- the rest
+
+    def transfer_to(self, server_id: str) -> bool:
+        """Asks a follower to take over now; False when it is not caught up."""
+        return self._engine.transfer_to(server_id)
+
+    def match_index(self, server_id: str) -> int:
+        """What a peer is known to hold, as the leader sees it."""
+        return self._engine.match_index(server_id)
+
+    def stop(self, reason: str) -> None:
+        """Answers everyone who waits."""
+        self._proposals.fail_all(reason)
+        for done in self._read_requests.take_all():
+            done(None)
+        waiting, self._read_waiting = self._read_waiting, deque()
+        for _, done in waiting:
+            done(None)
+
+    def status(self) -> ReplicaStatus:
+        """See `ReplicaAPI.status`."""
+        engine, now = self._engine, self._clock()
+        leads = engine.role is Role.LEADER
+        peers = {
+            server.id: PeerStatus(
+                connected=server.id in self._connected,
+                match_index=engine.match_index(server.id) if leads else 0,
+                contact_age_s=engine.response_age_s(server.id) if leads else None,
+            )
+            for server in self._configuration.servers
+            if server.id != self.server.id
+        }
+        return ReplicaStatus(
+            id=self.server.id,
+            role=engine.role,
+            term=engine.term,
+            leader_id=engine.leader_id,
+            commit_index=engine.commit_index,
+            applied_index=engine.applied_index,
+            last_log_index=self._journal.last_index,
+            first_log_index=self._journal.first_index,
+            last_snapshot_index=self._compaction.last_index,
+            servers=self._configuration.servers,
+            leader_contact_age_s=0.0 if leads else self._election.leader_contact_age_s(now),
+            peers=peers,
+        )

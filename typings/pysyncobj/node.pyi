@@ -1,0 +1,6 @@
+from typing import Any
+
+class Node:
+    def __init__(self, id: str, **kwargs: Any) -> None: ...
+    @property
+    def id(self) -> str: ...
