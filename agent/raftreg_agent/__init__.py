@@ -1,0 +1,1 @@
+"""The agent of raftreg: one on every host."""

@@ -1,0 +1,1 @@
+"""Health checks: what is probed, when, and what its results mean."""

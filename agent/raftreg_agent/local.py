@@ -1,0 +1,593 @@
+"""`LocalAgent`: what is registered on this host, checked, remembered, and told to the registry.
+
+It is the same inside `raftreg agent` and inside a server process, where the client points at the
+server's own HTTP address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+
+from raftreg.client.api import RegistryClient
+from raftreg.clock import Clock
+from raftreg.config import AgentSettings
+from raftreg.core.catalog import Catalog
+from raftreg.errors import ConfigurationError, InvalidRequest, NotFound, RaftregError, Rejected
+from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
+from raftreg.model import (
+    NODE_MAINTENANCE,
+    SERVICE_MAINTENANCE_PREFIX,
+    Check,
+    Node,
+    ServiceInstance,
+    Status,
+)
+from raftreg_agent import definitions
+from raftreg_agent.checks.alias import alias_result
+from raftreg_agent.checks.grpc import GrpcRunner, require_grpc
+from raftreg_agent.checks.http import HttpRunner
+from raftreg_agent.checks.machine import CheckResult, Damping
+from raftreg_agent.checks.runners import Runner
+from raftreg_agent.checks.scheduler import CheckScheduler
+from raftreg_agent.checks.script import ScriptRunner
+from raftreg_agent.checks.tcp import TcpRunner, UdpRunner
+from raftreg_agent.lease import LeaseKeeper
+from raftreg_agent.ledger import SyncLedger
+from raftreg_agent.registrar import Registrar
+from raftreg_agent.state import KnownStatus, LocalState, Source
+from raftreg_agent.store import Remembered, Shelf, Store
+
+REAP_EVERY_S = 30.0
+REMOTE_ALIAS_EVERY_S = 1.0
+#: How long a registration waits to be in the catalog before it is answered all the same.
+SYNC_WAIT_S = 5.0
+LEAVE_DEADLINE_S = 5.0
+SERVER_SERVICE = "consul"
+
+log = structlog.get_logger(__name__)
+
+
+def default_runners() -> dict[CheckKind, Runner]:
+    """A runner for each kind of check that is probed."""
+    return {
+        CheckKind.HTTP: HttpRunner(),
+        CheckKind.TCP: TcpRunner(),
+        CheckKind.UDP: UdpRunner(),
+        CheckKind.GRPC: GrpcRunner(),
+        CheckKind.SCRIPT: ScriptRunner(),
+    }
+
+
+class LocalAgent:
+    """The agent of this host.
+
+    Args:
+        settings: Names, addresses, directories, times.
+        client: Where servers are.
+        clock: Source of time.
+        rng: Source of jitter and of ids.
+        catalog: Gives the catalog for alias checks of other hosts; None: they can't be found.
+        runners: What probes each kind of check.
+        damping: Figures of flap damping.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        client: RegistryClient,
+        clock: Clock,
+        rng: Random,
+        *,
+        catalog: Callable[[], Catalog] | None = None,
+        runners: Mapping[CheckKind, Runner] | None = None,
+        damping: Damping | None = None,
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.left = asyncio.Event()
+        self._clock = clock
+        self._catalog = catalog
+        self._store = Store(Path(settings.data_dir) if settings.data_dir else None)
+        self._remembered = self._store.open()
+        self.ledger = SyncLedger()
+        self.state = LocalState(
+            node_row(settings, self._store.node_id(rng)), self.ledger, damping=damping
+        )
+        self.state.on_edge(self._edge)
+        self.registrar = Registrar(client, self.ledger, self.state, clock, rng)
+        self.lease = LeaseKeeper(
+            client,
+            self.ledger,
+            self.state,
+            self.registrar,
+            clock,
+            renew_s=settings.renew_s,
+            ttl_s=settings.lease_ttl_s,
+        )
+        self.scheduler = CheckScheduler(
+            default_runners() if runners is None else runners,
+            clock,
+            rng,
+            observed=self._observed,
+            expired=self._expired,
+        )
+        self._from_files = definitions.Definitions()
+        self._loops: list[asyncio.Task[None]] = []
+        self._aliases_changed = asyncio.Event()
+        self._statuses_changed = asyncio.Event()
+        self._changed: list[Callable[[], None]] = []
+        self._kept_statuses: set[str] = set()
+
+    @property
+    def node(self) -> Node:
+        """The row of this host."""
+        return self.state.node
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """Adds a callback for any change of services or of a check's status."""
+        self._changed.append(told)
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Registers what is known from before and from files, and starts to check and sync.
+
+        Args:
+            tasks: Owns the agent's tasks; `stop` ends them.
+
+        Raises:
+            ConfigurationError: A definition file can't be used.
+        """
+        if self.settings.config_dir:
+            self._from_files = await self._load_files()
+        self._restore(self._remembered, self._from_files)
+        self._remembered = Remembered()
+        self._adopt_files(self._from_files)
+        if self.settings.server:
+            row = ServiceInstance(
+                node=self.node.name,
+                id=SERVER_SERVICE,
+                name=SERVER_SERVICE,
+                port=self.settings.raft_port,
+            )
+            self.state.put_service(ServiceDefinition(row), Source.BUILTIN, self._clock.monotonic())
+        for loop in self._all_loops(tasks):
+            self._loops.append(tasks.create_task(loop))
+
+    def _all_loops(self, tasks: asyncio.TaskGroup) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self.scheduler.run(tasks),
+            self.registrar.run(),
+            self.lease.run(),
+            self._keep_aliases(),
+            self._keep_statuses(),
+            self._keep_house(),
+        ]
+
+    async def stop(self) -> None:
+        """Ends checks, sync and lease; the registration stays until the lease runs out."""
+        for check_id in list(self.state.checks):
+            self.scheduler.remove(check_id)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops.clear()
+        await self._store.close()
+
+    async def leave(self) -> None:
+        """Deregisters this host with all it has, at once, then stops."""
+        await self.stop()
+        try:
+            await self.client.request(
+                "PUT",
+                "/v1/catalog/deregister",
+                json={"Node": self.node.name},
+                deadline_s=LEAVE_DEADLINE_S,
+            )
+            log.info("left the registry", node=self.node.name)
+        except RaftregError as error:
+            log.warning("left without a word: the lease will run out", error=error.message)
+        self.left.set()
+
+    async def reload(self) -> None:
+        """Reads the definition files again: what changed is registered, what vanished goes.
+
+        Raises:
+            ConfigurationError: A file can't be used; everything stays as it was.
+        """
+        if not self.settings.config_dir:
+            return
+        fresh = await self._load_files()
+        before, self._from_files = self._from_files, fresh
+        for service_id in before.services.keys() - fresh.services.keys():
+            self._remove_service(service_id)
+        for check_id in before.checks.keys() - fresh.checks.keys():
+            self._remove_check(check_id)
+        self._adopt_files(fresh)
+        self.registrar.kick()
+        log.info("definitions reloaded", services=len(fresh.services), checks=len(fresh.checks))
+
+    # -- registrations -----------------------------------------------------------------------
+
+    async def register_service(
+        self, definition: ServiceDefinition, *, replace_checks: bool = False
+    ) -> None:
+        """Registers an instance by API; returns when the catalog has it.
+
+        When no server can be reached it returns after a bounded wait: the registration holds
+        here, and the sync follows.
+
+        Raises:
+            InvalidRequest: A check of it can't run on this host.
+            Rejected: The registry refuses it, or it could not be written to disk.
+        """
+        service_id = definition.service.id
+        for check in definition.checks:
+            self._admit(check)
+        self._refuse_builtin(service_id)
+        self._put_service(definition, Source.API, replace_checks=replace_checks)
+        self._store_service(service_id)
+        await self._settle(f"service {service_id}")
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Removes an instance with its checks; returns when the catalog has it no more.
+
+        Raises:
+            NotFound: There is no such instance.
+        """
+        self._refuse_builtin(service_id)
+        if not self._remove_service(service_id):
+            raise NotFound(f'Unknown service ID "{service_id}"')
+        await self._settle()
+
+    async def register_check(self, check: CheckDefinition) -> None:
+        """Registers a check by API; see `register_service`."""
+        self._admit(check)
+        self._put_check(check, Source.API)
+        self._store_check(check.check_id)
+        await self._settle(f"check {check.check_id}")
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Removes a check.
+
+        Raises:
+            NotFound: There is no such check.
+        """
+        if not self._remove_check(check_id):
+            raise NotFound(f'Unknown check ID "{check_id}"')
+        await self._settle()
+
+    async def assert_check(self, check_id: str, status: Status, output: str) -> None:
+        """Takes the word of a TTL check's owner.
+
+        Raises:
+            NotFound: There is no such check.
+            Rejected: It is no TTL check.
+        """
+        edge = self.state.assert_ttl(check_id, status, output, self._clock.monotonic())
+        machine = self.state.checks[check_id].machine
+        self.scheduler.expect(check_id, machine.ttl_deadline_s)
+        if edge:
+            await self._settle()
+
+    async def set_maintenance(self, service_id: str, enable: bool, reason: str) -> None:
+        """Takes the host (`service_id` empty) or an instance out of discovery, or back.
+
+        Raises:
+            NotFound: There is no such instance.
+        """
+        if service_id and service_id not in self.state.services:
+            raise NotFound(f'Unknown service ID "{service_id}"')
+        check = maintenance_check(service_id, reason)
+        if enable:
+            self._put_check(check, Source.API)
+            self._store_check(check.check_id)
+        elif not self._remove_check(check.check_id):
+            return
+        await self._settle()
+
+    # -- inside: one step each, without waiting ------------------------------------------------
+
+    def _put_service(
+        self, definition: ServiceDefinition, source: Source, *, replace_checks: bool
+    ) -> None:
+        now_s = self._clock.monotonic()
+        gone = self.state.put_service(definition, source, now_s, replace_checks=replace_checks)
+        for check_id in gone:
+            self._check_gone(check_id)
+        for check in definition.checks:
+            self._schedule(check)
+        self._tell()
+
+    def _remove_service(self, service_id: str) -> bool:
+        checks = self.state.remove_service(service_id)
+        if checks is None:
+            return False
+        for check_id in checks:
+            self._check_gone(check_id)
+        self._store.remove(Shelf.SERVICES, service_id)
+        self._tell()
+        return True
+
+    def _put_check(self, check: CheckDefinition, source: Source) -> None:
+        self.state.put_check(check, source, self._clock.monotonic())
+        self._schedule(check)
+        self._tell()
+
+    def _remove_check(self, check_id: str) -> bool:
+        check = self.state.checks.get(check_id)
+        if check is None:
+            return False
+        self.state.remove_check(check_id)
+        self._check_gone(check_id)
+        self._store_service(check.definition.service_id)
+        self._tell()
+        return True
+
+    def _check_gone(self, check_id: str) -> None:
+        self.scheduler.remove(check_id)
+        self._store.remove(Shelf.CHECKS, check_id)
+
+    def _schedule(self, check: CheckDefinition) -> None:
+        self.scheduler.put(check)
+        machine = self.state.checks[check.check_id].machine
+        self.scheduler.expect(check.check_id, machine.ttl_deadline_s)
+        if check.kind is CheckKind.ALIAS:
+            self._aliases_changed.set()
+
+    async def _settle(self, what: str = "") -> None:
+        """Waits for disk and catalog, side by side."""
+        revision = self.ledger.revision
+        wait_s = 0.0 if self.registrar.failing and not self.lease.held else SYNC_WAIT_S
+        written, _ = await asyncio.gather(self._flush(), self.registrar.synced(revision, wait_s))
+        if written is not None:
+            raise Rejected(f"registered, but not written to {self.settings.data_dir}: {written}")
+        refused = self.ledger.refused.get(what)
+        if refused is not None:
+            raise Rejected(f"the registry refuses {what}: {refused}")
+
+    async def _flush(self) -> OSError | None:
+        try:
+            await self._store.flush()
+        except OSError as error:
+            log.warning("not written", dir=self.settings.data_dir, error=str(error))
+            return error
+        return None
+
+    def _admit(self, check: CheckDefinition) -> None:
+        """Refuses checks that this host does not run.
+
+        Raises:
+            InvalidRequest: Scripts are not enabled, or a library is missing.
+        """
+        if check.kind is CheckKind.SCRIPT and not self.settings.enable_script_checks:
+            raise InvalidRequest(
+                "Scripts are disabled on this agent; to enable, start it with "
+                "--enable-script-checks"
+            )
+        if check.kind is CheckKind.GRPC:
+            require_grpc()
+
+    def _refuse_builtin(self, service_id: str) -> None:
+        known = self.state.services.get(service_id)
+        if known is not None and known.source is Source.BUILTIN:
+            raise InvalidRequest(f"service {service_id!r} is the server itself")
+
+    # -- files -------------------------------------------------------------------------------
+
+    async def _load_files(self) -> definitions.Definitions:
+        directory = Path(self.settings.config_dir)
+        loaded = await asyncio.to_thread(definitions.load, directory, self.node.name)
+        for check in [
+            *loaded.checks.values(),
+            *(check for service in loaded.services.values() for check in service.checks),
+        ]:
+            try:
+                self._admit(check)
+            except InvalidRequest as error:
+                raise ConfigurationError(
+                    f"{directory}: check {check.check_id!r}: {error.message}"
+                ) from error
+        return loaded
+
+    def _adopt_files(self, loaded: definitions.Definitions) -> None:
+        for service in loaded.services.values():
+            self._put_service(service, Source.CONFIG, replace_checks=True)
+        for check in loaded.checks.values():
+            try:
+                self._put_check(check, Source.CONFIG)
+            except Rejected as error:
+                log.warning("check definition left out", check=check.check_id, error=error.message)
+
+    def _restore(self, remembered: Remembered, files: definitions.Definitions) -> None:
+        """Brings back what was there before a restart; definition files take precedence."""
+        self.state.recall(remembered.statuses)
+        self._kept_statuses = {known.check_id for known in remembered.statuses}
+        for service in remembered.services:
+            if service.service.id in files.services:
+                self._store.remove(Shelf.SERVICES, service.service.id)
+            else:
+                checks = tuple(check for check in service.checks if self._runs_here(check))
+                kept = ServiceDefinition(service.service, checks)
+                self._put_service(kept, Source.API, replace_checks=False)
+        for check in remembered.checks:
+            if check.check_id in files.checks or not self._runs_here(check):
+                continue
+            if check.service_id in files.services:
+                self._put_service(
+                    files.services[check.service_id], Source.CONFIG, replace_checks=False
+                )
+            try:
+                self._put_check(check, Source.API)
+            except Rejected as error:
+                log.warning("remembered check left out", check=check.check_id, error=error.message)
+                self._store.remove(Shelf.CHECKS, check.check_id)
+
+    def _runs_here(self, check: CheckDefinition) -> bool:
+        try:
+            self._admit(check)
+        except InvalidRequest as error:
+            log.warning("remembered check left out", check=check.check_id, error=error.message)
+            return False
+        return True
+
+    def _store_service(self, service_id: str) -> None:
+        """Notes an instance of the API for the disk, with all checks it has now."""
+        service = self.state.services.get(service_id)
+        if service is None or service.source is not Source.API:
+            return
+        ids = [row.check_id for row in self.state.checks_of(service_id)]
+        checks = tuple(self.state.checks[check_id].definition for check_id in ids)
+        self._store.put(Shelf.SERVICES, service_id, ServiceDefinition(service.row, checks))
+
+    def _store_check(self, check_id: str) -> None:
+        """Notes a check for the disk: in the file of its instance, or in one of its own."""
+        check = self.state.checks[check_id]
+        service = self.state.services.get(check.definition.service_id)
+        if service is not None and service.source is Source.API:
+            self._store_service(check.definition.service_id)
+        else:
+            self._store.put(Shelf.CHECKS, check_id, check.definition)
+
+    # -- events ------------------------------------------------------------------------------
+
+    def _observed(self, check_id: str, result: CheckResult) -> None:
+        if self.state.observe(check_id, result, self._clock.monotonic()):
+            self.registrar.kick()
+            self._tell()
+
+    def _expired(self, check_id: str) -> None:
+        check = self.state.checks.get(check_id)
+        if check is None:
+            return
+        if self.state.expire(check_id, self._clock.monotonic()):
+            self.registrar.kick()
+            self._tell()
+        # Its owner may have spoken since: then there is a later deadline.
+        self.scheduler.expect(check_id, check.machine.ttl_deadline_s)
+
+    def _edge(self, check_id: str) -> None:
+        """A check came, went or changed: remember its status, look at aliases again."""
+        self._aliases_changed.set()
+        check = self.state.checks.get(check_id)
+        if check is None:
+            if check_id in self._kept_statuses:
+                self._kept_statuses.discard(check_id)
+                self._store.remove(Shelf.STATUSES, check_id)
+                self._statuses_changed.set()
+            return
+        status = check.machine.status
+        first = check.definition.status or Status.CRITICAL
+        if status is first and check_id not in self._kept_statuses:
+            return  # a restart comes to the same without a file
+        self._kept_statuses.add(check_id)
+        known = KnownStatus(check_id, status, check.machine.output)
+        self._store.put(Shelf.STATUSES, check_id, known)
+        self._statuses_changed.set()
+
+    def _tell(self) -> None:
+        for told in self._changed:
+            told()
+
+    # -- loops -------------------------------------------------------------------------------
+
+    async def _keep_statuses(self) -> None:
+        while True:
+            await self._statuses_changed.wait()
+            self._statuses_changed.clear()
+            if await self._flush() is not None:
+                await asyncio.sleep(REAP_EVERY_S)
+                self._statuses_changed.set()
+
+    async def _keep_aliases(self) -> None:
+        """Looks at alias checks after each local change; at remote ones every second too."""
+        while True:
+            self._aliases_changed.clear()
+            remote = self.judge_aliases()
+            try:
+                async with asyncio.timeout(REMOTE_ALIAS_EVERY_S if remote else None):
+                    await self._aliases_changed.wait()
+            except TimeoutError:
+                continue
+
+    def judge_aliases(self) -> bool:
+        """Judges each alias check; True when one of them looks at another host."""
+        remote, edge = False, False
+        now_s = self._clock.monotonic()
+        for check_id, check in list(self.state.checks.items()):
+            if check.definition.kind is CheckKind.ALIAS:
+                remote |= check.definition.alias_node not in {"", self.node.name}
+                edge |= self.state.mirror(check_id, self._alias(check.definition), now_s)
+        if edge:
+            self.registrar.kick()
+            self._tell()
+        return remote
+
+    def _alias(self, check: CheckDefinition) -> CheckResult:
+        node, service = check.alias_node or self.node.name, check.alias_service
+        what = f"Service {service!r} on node {node!r}" if service else f"Node {node!r}"
+        if node == self.node.name:
+            exists = not service or service in self.state.services
+            rows: list[Check] = [*self.state.node_checks()]
+            rows += self.state.checks_of(service) if service else ()
+            others = [row for row in rows if row.check_id != check.check_id]
+            return alias_result(what, exists, others)
+        catalog = self._catalog() if self._catalog is not None else Catalog()
+        if service:
+            exists = catalog.service(node, service) is not None
+            checks = [row for row in catalog.checks_of(node) if row.service_id in {"", service}]
+        else:
+            exists = node in catalog.nodes
+            checks = [row for row in catalog.checks_of(node) if not row.service_id]
+        return alias_result(what, exists, checks)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_EVERY_S)
+            await self.keep_house_once()
+
+    async def keep_house_once(self) -> None:
+        """Removes instances that were critical for too long, and sends outputs held back."""
+        now_s = self._clock.monotonic()
+        for service_id in self.state.critical_too_long(now_s):
+            log.warning("service critical for too long, deregistered", service=service_id)
+            self._remove_service(service_id)
+        self.ledger.touch_stale_outputs(self.state, now_s)
+        self.registrar.kick()
+        await self._flush()
+
+
+def node_row(settings: AgentSettings, node_id: str) -> Node:
+    """The row of this host, as it goes into the catalog."""
+    address = settings.address
+    kind = "ipv6" if ":" in address else "ipv4"
+    places = dict.fromkeys(("lan", "wan"), address)
+    return Node(
+        name=settings.node,
+        id=node_id,
+        address=address,
+        datacenter=settings.datacenter,
+        tagged_addresses=places | {f"{place}_{kind}": address for place in places},
+        meta={"consul-network-segment": ""},
+    )
+
+
+def maintenance_check(service_id: str, reason: str) -> CheckDefinition:
+    """The critical check that marks maintenance; nothing runs it."""
+    what = "service" if service_id else "node"
+    return CheckDefinition(
+        check_id=SERVICE_MAINTENANCE_PREFIX + service_id if service_id else NODE_MAINTENANCE,
+        name=f"{what.title()} Maintenance Mode",
+        kind=CheckKind.TTL,
+        service_id=service_id,
+        notes=reason
+        or f"Maintenance mode is enabled for this {what}, but no reason was provided. "
+        "This is a default message.",
+        status=Status.CRITICAL,
+    )
