@@ -157,6 +157,7 @@ class SimDisk:
         """Kill the process that uses the disk: written bytes stay, operations never report."""
         self._epoch += 1
         self._waiting.clear()
+        self._faults.clear()
         self._crash_at = None
 
     def crash_after(self, operations: int) -> None:
