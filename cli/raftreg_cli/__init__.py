@@ -1,0 +1,1 @@
+"""The command line `raftreg`: the processes, and the commands that ask them."""
