@@ -1,0 +1,1 @@
+"""The pure state machine of the registry: commands in, results and changes out."""

@@ -49,7 +49,8 @@ class KVOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="k
         key: The key, or the prefix for tree verbs.
         value: New value for `set`, `cas`, `lock`, `unlock`.
         flags: Opaque 64-bit number kept with the value.
-        index: Expected ModifyIndex for `cas`, `delete-cas`, `check-index`; 0 with `cas`: create only.
+        index: Expected ModifyIndex for `cas`, `delete-cas`, `check-index`; with `cas`, 0 creates
+            only.
         session: Session id for `lock`, `unlock`, `check-session`.
     """
 
@@ -165,7 +166,7 @@ class SessionDestroy(
 
 
 class ConfigSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="config-set"):
-    """Writes a configuration entry; `cas` None: always, 0: create only, N: only at ModifyIndex N."""
+    """Writes a configuration entry; `cas` None: always, 0: create only, N: at index N only."""
 
     entry: ConfigEntry
     cas: int | None = None

@@ -1,0 +1,127 @@
+"""The state machine: `apply(state, command, time_ms)` does one command and tells what changed.
+
+Total and deterministic: every command value gives a result (a refusal is one), and the same
+commands give the same state on every server. A refused command changes nothing but the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from raftreg.core import kv, registration, restore, sessions, txn
+from raftreg.core.changes import ALL, Changes, Topic
+from raftreg.core.commands import (
+    Command,
+    ConfigDelete,
+    ConfigSet,
+    Deregister,
+    KVOp,
+    NodeSync,
+    ReapTombstones,
+    Register,
+    RestoreChunk,
+    SessionCreate,
+    SessionDestroy,
+    SetLiveness,
+    Txn,
+)
+from raftreg.core.delta import CatalogDelta
+from raftreg.core.results import Refused, Result
+from raftreg.core.state import State
+
+__all__ = ["ALL", "Applied", "apply"]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What a command did.
+
+    Attributes:
+        result: The answer for the proposer.
+        topics: What to publish to watchers.
+        deltas: Catalog rows to stream to views. After a restore (topics hold `ALL`) they are
+            empty: views start anew from the whole content.
+    """
+
+    result: Result
+    topics: tuple[Topic, ...] = ()
+    deltas: tuple[CatalogDelta, ...] = ()
+
+
+def apply(state: State, command: Command, time_ms: int) -> Applied:
+    """Applies one command.
+
+    Args:
+        state: Is changed in place.
+        command: What to do.
+        time_ms: Cluster time of the log entry, in milliseconds; one in the past counts as now.
+    """
+    index = state.index = state.index + 1
+    state.time_ms = max(state.time_ms, time_ms)
+    kind = type(command)
+    changes = Changes(reversible=kind is Txn)
+    result = _HANDLERS[kind](state, command, changes)
+    if changes.deltas:
+        state.catalog.commit(changes, index)
+    elif state.catalog.index < index:
+        state.catalog.index = index
+    return Applied(result, tuple(changes.topics), tuple(changes.deltas))
+
+
+def _config_set(state: State, command: ConfigSet, changes: Changes) -> bool | Refused:
+    entry = command.entry
+    refused = registration.nesting_refusal(entry.body)
+    if not entry.kind or not entry.name:
+        refused = Refused("invalid_request", "Must provide kind and name of the entry", 400)
+    if refused is not None:
+        return refused
+    key = (entry.kind, entry.name)
+    old = state.config.get(key)
+    if command.cas is not None and command.cas != (0 if old is None else old.modify_index):
+        return False
+    created = state.index if old is None else old.create_index
+    state.config[key] = msgspec.structs.replace(
+        entry, create_index=created, modify_index=state.index
+    )
+    changes.topics["config", entry.kind] = None
+    return True
+
+
+def _config_delete(state: State, command: ConfigDelete, changes: Changes) -> bool:
+    key = (command.kind, command.name)
+    old = state.config.get(key)
+    if old is None:
+        return True
+    if command.cas is not None and command.cas != old.modify_index:
+        return False
+    del state.config[key]
+    state.config_deleted = state.index
+    changes.topics["config", command.kind] = None
+    return True
+
+
+def _reap(state: State, command: ReapTombstones, changes: Changes) -> bool:
+    """Forgets tombstones, and a restore that nobody goes on with; wakes nobody."""
+    del changes
+    state.kv.forget_tombstones(command.up_to_index, None)
+    if state.staging is not None and state.staging.is_abandoned(state.time_ms):
+        state.staging = None
+    return True
+
+
+_HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
+    KVOp: kv.write,
+    Txn: txn.run,
+    Register: registration.register,
+    Deregister: registration.deregister,
+    NodeSync: registration.node_sync,
+    SetLiveness: registration.set_liveness,
+    SessionCreate: sessions.create,
+    SessionDestroy: sessions.destroy,
+    ConfigSet: _config_set,
+    ConfigDelete: _config_delete,
+    ReapTombstones: _reap,
+    RestoreChunk: restore.stage,
+}

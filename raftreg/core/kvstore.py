@@ -1,0 +1,183 @@
+"""The KV table: rows, sorted keys, the keys of each lock holder, and tombstones.
+
+A tombstone remembers the index at which a key was deleted, so that the index of the key and of its
+prefixes does not fall with it. Tombstones are bounded: beyond the limit, and when they are reaped,
+`floor` rises to the highest index that was forgotten, which then counts for every missing key.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from sortedcontainers import SortedList
+
+from raftreg.model import KVEntry
+
+TOMBSTONES_MAX = 65_536
+#: A tree deletion of more keys leaves no tombstones but raises the floor.
+TREE_TOMBSTONES_MAX = 1_024
+
+Undo = list[Callable[[], object]]
+
+
+def upper_bound(prefix: str) -> str | None:
+    """Gives the smallest string above all that start with a prefix; None when there is none.
+
+    Strings compare by code point. The result may hold a lone surrogate: compare it, no more.
+    """
+    head = prefix.rstrip(chr(sys.maxunicode))
+    return head[:-1] + chr(ord(head[-1]) + 1) if head else None
+
+
+class KVStore:
+    """Rows by key, in order.
+
+    Attributes:
+        rows: The entries, in order of creation.
+        tombstones: Index of the deletion of keys that are not there.
+        floor: Highest index of a forgotten tombstone.
+        held: Keys locked by each session that holds any.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, KVEntry] = {}
+        self.tombstones: dict[str, int] = {}
+        self.floor = 0
+        self.held: dict[str, set[str]] = {}
+        self._keys: SortedList = SortedList()
+        self._buried: SortedList = SortedList()
+
+    def load(self, entries: Iterable[KVEntry], tombstones: dict[str, int], floor: int) -> None:
+        """Replaces everything."""
+        self.rows = {entry.key: entry for entry in entries}
+        self.tombstones = tombstones
+        self.floor = floor
+        self._keys = SortedList(self.rows)
+        self._buried = SortedList(tombstones)
+        self.held = {}
+        for entry in self.rows.values():
+            if entry.session is not None:
+                self.held.setdefault(entry.session, set()).add(entry.key)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def get(self, key: str) -> KVEntry | None:
+        """One entry by its key."""
+        return self.rows.get(key)
+
+    def keys_under(self, prefix: str) -> list[str]:
+        """Keys that start with a prefix, in order."""
+        return list(self._keys.irange(prefix, upper_bound(prefix), inclusive=(True, False)))
+
+    def under(self, prefix: str) -> list[KVEntry]:
+        """Entries whose keys start with a prefix, in order."""
+        rows = self.rows
+        bound = upper_bound(prefix)
+        return [rows[key] for key in self._keys.irange(prefix, bound, inclusive=(True, False))]
+
+    def tombstones_under(self, prefix: str) -> Iterable[int]:
+        """Indexes of the tombstones of keys that start with a prefix."""
+        if not self.tombstones:
+            return ()
+        keys = self._buried.irange(prefix, upper_bound(prefix), inclusive=(True, False))
+        return map(self.tombstones.__getitem__, keys)
+
+    # -- writes ------------------------------------------------------------------------------
+
+    def put(self, entry: KVEntry, undo: Undo | None) -> None:
+        """Writes an entry; its tombstone is not needed any more."""
+        key = entry.key
+        old = self.rows.get(key)
+        if undo is not None:
+            undo.append(partial(self._revert, key, old, self.tombstones.get(key)))
+        self._place(key, old, entry)
+        if old is None and key in self.tombstones:
+            self._set_tombstone(key, None)
+
+    def delete(self, entry: KVEntry, index: int, undo: Undo | None) -> None:
+        """Deletes an entry and leaves a tombstone."""
+        if undo is not None:
+            undo.append(partial(self._revert, entry.key, entry, None))
+        self._place(entry.key, entry, None)
+        if len(self.tombstones) >= TOMBSTONES_MAX:
+            self.forget_tombstones(index, undo)
+        self._set_tombstone(entry.key, index)
+
+    def delete_tree(self, prefix: str, index: int, undo: Undo | None) -> int:
+        """Deletes all entries under a prefix; gives how many there were."""
+        entries = self.under(prefix)
+        if len(entries) <= TREE_TOMBSTONES_MAX:
+            for entry in entries:
+                self.delete(entry, index, undo)
+            return len(entries)
+        self._raise_floor(index, undo)
+        first = self._keys.bisect_left(prefix)
+        del self._keys[first : first + len(entries)]
+        for entry in entries:
+            if undo is not None:
+                undo.append(partial(self._revert, entry.key, entry, None))
+            del self.rows[entry.key]
+            self._hold(entry.key, entry.session, None)
+        return len(entries)
+
+    def forget_tombstones(self, up_to_index: int, undo: Undo | None) -> None:
+        """Drops tombstones up to and including an index, and raises the floor to the highest."""
+        dropped = {key: at for key, at in self.tombstones.items() if at <= up_to_index}
+        if not dropped:
+            return
+        self._raise_floor(max(dropped.values()), undo)
+        kept = {key: at for key, at in self.tombstones.items() if at > up_to_index}
+        if undo is not None:
+            undo.append(partial(self._adopt_tombstones, self.tombstones, self._buried))
+        self._adopt_tombstones(kept, SortedList(kept))
+
+    # -- primitives --------------------------------------------------------------------------
+
+    def _place(self, key: str, old: KVEntry | None, new: KVEntry | None) -> None:
+        if new is None:
+            if old is not None:
+                del self.rows[key]
+                self._keys.remove(key)
+        else:
+            self.rows[key] = new
+            if old is None:
+                self._keys.add(key)
+        before = old.session if old is not None else None
+        after = new.session if new is not None else None
+        if before != after:
+            self._hold(key, before, after)
+
+    def _hold(self, key: str, before: str | None, after: str | None) -> None:
+        if before is not None:
+            keys = self.held[before]
+            keys.discard(key)
+            if not keys:
+                del self.held[before]
+        if after is not None:
+            self.held.setdefault(after, set()).add(key)
+
+    def _set_tombstone(self, key: str, index: int | None) -> None:
+        if key in self.tombstones:
+            if index is None:
+                del self.tombstones[key]
+                self._buried.remove(key)
+                return
+        elif index is not None:
+            self._buried.add(key)
+        if index is not None:
+            self.tombstones[key] = index
+
+    def _adopt_tombstones(self, tombstones: dict[str, int], buried: SortedList) -> None:
+        self.tombstones, self._buried = tombstones, buried
+
+    def _raise_floor(self, index: int, undo: Undo | None) -> None:
+        if undo is not None:
+            undo.append(partial(setattr, self, "floor", self.floor))
+        self.floor = max(self.floor, index)
+
+    def _revert(self, key: str, entry: KVEntry | None, tombstone: int | None) -> None:
+        self._place(key, self.rows.get(key), entry)
+        self._set_tombstone(key, tombstone)

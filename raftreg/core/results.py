@@ -1,0 +1,72 @@
+"""What `apply` answers: plain values, and their bytes (results of requests are remembered)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftreg.model import Check, KVEntry, Node, ServiceInstance
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The rules do not allow the command; nothing changed.
+
+    Attributes:
+        code: Short name of the rule, for programs.
+        message: One sentence for a person, as Consul words it.
+        http_status: Status of the answer over HTTP.
+    """
+
+    code: str
+    message: str
+    http_status: int = 500
+
+
+class TxnItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row that a transaction answers with: exactly one of the fields is set."""
+
+    kv: KVEntry | None = None
+    node: Node | None = None
+    service: ServiceInstance | None = None
+    check: Check | None = None
+
+
+class TxnResult(msgspec.Struct, frozen=True, tag="txn"):
+    """Outcome of a transaction.
+
+    Attributes:
+        ok: Whether it took effect.
+        results: Rows in the order of the operations; values only for reads. Empty unless `ok`.
+        errors: (index of the operation, what was wrong); empty when `ok`.
+    """
+
+    ok: bool
+    results: tuple[TxnItem, ...] = ()
+    errors: tuple[tuple[int, str], ...] = ()
+
+
+Result = bool | str | TxnResult | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
+_QUOTED_CHARS_MAX = 256
+
+
+def encode_result(result: Result) -> bytes:
+    """Gives the bytes of a result (msgpack)."""
+    return _encoder.encode(result)
+
+
+def decode_result(data: bytes) -> Result:
+    """Reads what `encode_result` wrote.
+
+    Raises:
+        msgspec.DecodeError: The bytes are no result (also ValidationError).
+    """
+    return _decoder.decode(data)
+
+
+def quoted(text: str) -> str:
+    """A name as messages show it: in double quotes, escaped, cut when it is very long."""
+    if len(text) > _QUOTED_CHARS_MAX:
+        text = text[:_QUOTED_CHARS_MAX] + "…"
+    return msgspec.json.encode(text).decode()

@@ -1,0 +1,193 @@
+"""The rows of the catalog with their secondary indexes: reads, and three primitive writes.
+
+A primitive write takes a row or None (delete) and keeps every index right, and nothing else: what
+a change means (cascades, indexes, topics) is decided in `raftreg.core.catalog`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from raftreg.model import Check, Node, ServiceInstance, Status
+
+_K = TypeVar("_K")
+_I = TypeVar("_I")
+_V = TypeVar("_V")
+_NOTHING: Mapping[str, Check] = MappingProxyType({})
+
+
+class CatalogRows:
+    """Nodes, instances and checks.
+
+    Rows are immutable and tables keep the order of insertion, so that a snapshot in table order
+    and a restore from it give the same tables again. Empty inner tables are removed for the same
+    reason.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._services: dict[str, dict[str, ServiceInstance]] = {}
+        self._checks: dict[str, dict[str, Check]] = {}
+        self._name_of_id: dict[str, str] = {}
+        self._instances: dict[str, dict[tuple[str, str], ServiceInstance]] = {}
+        self._tag_counts: dict[str, dict[str, int]] = {}
+        self._checks_of: dict[tuple[str, str], dict[str, Check]] = {}
+        self._by_status: dict[Status, dict[tuple[str, str], Check]] = {s: {} for s in Status}
+
+    # -- reads -------------------------------------------------------------------------------
+
+    def find_node(self, name_or_id: str) -> Node | None:
+        """Gives a node by its name, or else by its id."""
+        return self.nodes.get(name_or_id) or self.node_by_id(name_or_id)
+
+    def node_by_id(self, node_id: str) -> Node | None:
+        """Gives a node by its id."""
+        name = self._name_of_id.get(node_id)
+        return None if name is None else self.nodes[name]
+
+    def service_names(self) -> Iterable[str]:
+        """Names of all services that have an instance, in no useful order."""
+        return self._instances.keys()
+
+    def tags_of(self, name: str) -> list[str]:
+        """Sorted union of the tags of all instances of a service."""
+        return sorted(self._tag_counts.get(name, ()))
+
+    def instances(self, name: str) -> list[ServiceInstance]:
+        """Instances of a service, by node and id."""
+        rows = self._instances.get(name)
+        return [rows[key] for key in sorted(rows)] if rows else []
+
+    def service(self, node: str, service_id: str) -> ServiceInstance | None:
+        """One instance by its key."""
+        return self._services.get(node, {}).get(service_id)
+
+    def services_of(self, node: str) -> list[ServiceInstance]:
+        """Instances on a node, by id."""
+        rows = self._services.get(node)
+        return [rows[key] for key in sorted(rows)] if rows else []
+
+    def check(self, node: str, check_id: str) -> Check | None:
+        """One check by its key."""
+        return self._checks.get(node, {}).get(check_id)
+
+    def checks_of(self, node: str) -> list[Check]:
+        """Checks of a node and of all its instances, by id."""
+        rows = self._checks.get(node)
+        return [rows[key] for key in sorted(rows)] if rows else []
+
+    def checks_of_node_itself(self, node: str) -> list[Check]:
+        """Checks of a node that belong to no instance, by id."""
+        return self.checks_of_instance(node, "")
+
+    def checks_of_instance(self, node: str, service_id: str) -> list[Check]:
+        """Checks of one instance alone (without those of its node), by id."""
+        rows = self._checks_of.get((node, service_id), _NOTHING)
+        return [rows[key] for key in sorted(rows)] if len(rows) > 1 else list(rows.values())
+
+    def checks_by_state(self, status: Status) -> list[Check]:
+        """All checks with a status, by node and id."""
+        rows = self._by_status[status]
+        return [rows[key] for key in sorted(rows)]
+
+    def all_services(self) -> list[ServiceInstance]:
+        """All instances, in table order."""
+        return [row for rows in self._services.values() for row in rows.values()]
+
+    def all_checks(self) -> list[Check]:
+        """All checks, in table order."""
+        return [row for rows in self._checks.values() for row in rows.values()]
+
+    def load(
+        self, nodes: Iterable[Node], services: Iterable[ServiceInstance], checks: Iterable[Check]
+    ) -> None:
+        """Fills an empty catalog with rows as they are.
+
+        Raises:
+            ValueError: A row belongs to one that is not there.
+        """
+        for node in nodes:
+            self._set_node(node.name, node)
+        for service in services:
+            if service.node not in self.nodes:
+                raise ValueError(f"service {service.id!r} is on node {service.node!r}, missing")
+            self._set_service(service.node, service.id, service)
+        for check in checks:
+            owner = self.service(check.node, check.service_id) if check.service_id else True
+            if check.node not in self.nodes or owner is None:
+                raise ValueError(f"check {check.check_id!r} of {check.node!r} belongs to nothing")
+            self._set_check(check.node, check.check_id, check)
+
+    # -- primitive writes --------------------------------------------------------------------
+
+    def _set_node(self, name: str, row: Node | None) -> None:
+        old = self.nodes.get(name)
+        if old is not None and self._name_of_id.get(old.id) == name:
+            del self._name_of_id[old.id]
+        if row is None:
+            self.nodes.pop(name, None)
+            return
+        self.nodes[name] = row
+        if row.id:
+            self._name_of_id[row.id] = name
+
+    def _set_service(self, node: str, service_id: str, row: ServiceInstance | None) -> bool:
+        """Writes an instance; True when the service names or the tags of one changed."""
+        old = self._services.get(node, {}).get(service_id)
+        _put(self._services, node, service_id, row)
+        key = (node, service_id)
+        if old is not None and (row is None or row.name != old.name):
+            _put(self._instances, old.name, key, None)
+        if row is not None:
+            _put(self._instances, row.name, key, row)
+        tag_added = row is not None and self._count_tags(row.name, row.tags, 1)
+        tag_gone = old is not None and self._count_tags(old.name, old.tags, -1)
+        name_gone = old is not None and old.name not in self._instances
+        name_added = (
+            row is not None
+            and (old is None or old.name != row.name)
+            and len(self._instances[row.name]) == 1
+        )
+        return tag_added or tag_gone or name_gone or name_added
+
+    def _count_tags(self, name: str, tags: Iterable[str], by: int) -> bool:
+        counts = self._tag_counts.setdefault(name, {})
+        changed = False
+        for tag in dict.fromkeys(tags):
+            count = counts.get(tag, 0) + by
+            changed |= count == max(by, 0)
+            if count:
+                counts[tag] = count
+            else:
+                del counts[tag]
+        if not counts:
+            del self._tag_counts[name]
+        return changed
+
+    def _set_check(self, node: str, check_id: str, row: Check | None) -> None:
+        old = self._checks.get(node, {}).get(check_id)
+        _put(self._checks, node, check_id, row)
+        if old is not None:
+            if row is None or row.service_id != old.service_id:
+                _put(self._checks_of, (node, old.service_id), check_id, None)
+            if row is None or row.status is not old.status:
+                del self._by_status[old.status][node, check_id]
+        if row is not None:
+            _put(self._checks_of, (node, row.service_id), check_id, row)
+            self._by_status[row.status][node, check_id] = row
+
+
+def _put(table: dict[_K, dict[_I, _V]], outer: _K, inner: _I, row: _V | None) -> None:
+    """Writes a row of a table of tables; None deletes it, and an inner table that got empty."""
+    rows = table.get(outer)
+    if row is not None:
+        if rows is None:
+            table[outer] = {inner: row}
+        else:
+            rows[inner] = row
+    elif rows is not None:
+        rows.pop(inner, None)
+        if not rows:
+            del table[outer]
