@@ -165,6 +165,8 @@ class Engine(SyncObj):
         self._commit = 0
         self._ready = False
         self._voters_heard: set[str] = set()
+        # PySyncObj's constructor looks at every attribute, so also at this property's field.
+        self._SyncObj__newAppendEntriesTime = 0.0
         self._enter()
         conf = SyncObjConf(
             autoTick=False,
