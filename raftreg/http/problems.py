@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from aiohttp import web
 
-from raftreg.errors import RaftregError
+from raftreg.errors import NoLeader, RaftregError
 
+NO_LEADER_TEXT = "No cluster leader"
 NOT_FOUND_TEXT = "404 page not found"
 
 
@@ -49,7 +50,7 @@ def problem(error: RaftregError, headers: Mapping[str, str] | None = None) -> we
     `X-Raftreg-Error` names the kind of error for programs; an outcome that is unknown says in its
     text that the request may still take effect.
     """
-    text = error.message
+    text = NO_LEADER_TEXT if isinstance(error, NoLeader) else error.message
     if not error.definite and "may still" not in text:
         text = f"{text}: the outcome is unknown, the write may still commit"
     extra = dict(headers or {})

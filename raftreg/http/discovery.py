@@ -1,0 +1,321 @@
+"""Reads of the catalog: /v1/catalog/* and /v1/health/*, written once for servers and agents.
+
+A server answers from its replicated state, an agent from the view that it keeps: both are a
+`CatalogSource`. All answers to one query at one index share their rendered bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from raftreg.core import query
+from raftreg.core.catalog import Catalog
+from raftreg.errors import InvalidRequest
+from raftreg.http import render
+from raftreg.http.json import dumps
+from raftreg.http.middleware import UNTIMED
+from raftreg.http.params import NO_QUERY, Consistency, Query, ReadOptions, read_options
+from raftreg.http.problems import check_datacenter
+from raftreg.http.reply import GZIP_BYTES_MIN, GZIP_HEAD, Reply, gzip_bytes, header, wants_gzip
+from raftreg.http.watch import RenderedCache, Topic, WatchHub, block
+from raftreg.model import Check, Status
+
+
+class ReadHead(msgspec.Struct, frozen=True):
+    """What an answer says about where it comes from.
+
+    Attributes:
+        known_leader: Whether a leader was known.
+        last_contact_ms: Milliseconds since the leader was last heard.
+        effective: The consistency that the answer has; "" leaves the header out.
+        cache_age_s: Age of the view that answered, None when it was no cache.
+    """
+
+    known_leader: bool = True
+    last_contact_ms: int = 0
+    effective: str = ""
+    cache_age_s: float | None = None
+
+
+class CatalogSource(Protocol):
+    """Where catalog reads come from."""
+
+    datacenter: str
+    hub: WatchHub
+    rendered: RenderedCache
+
+    async def ready(self, options: ReadOptions) -> None:
+        """Returns when `catalog` is new enough for these options.
+
+        Raises:
+            NoLeader: It can't be had.
+        """
+        ...
+
+    def catalog(self) -> Catalog:
+        """The present catalog (a restore may replace the object)."""
+        ...
+
+    def head(self, options: ReadOptions) -> ReadHead:
+        """What to say about an answer given now."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def jitter(self) -> float:
+        """A random share in [0, 1), to spread the ends of waits."""
+        ...
+
+
+class CatalogQuery(msgspec.Struct, frozen=True):
+    """One question to a catalog.
+
+    Attributes:
+        key: Names the question; equal questions share rendered answers.
+        topics: What its answer depends on; their last change is its index.
+        json: Asks, and gives the answer as JSON.
+    """
+
+    key: Hashable
+    topics: tuple[Topic, ...]
+    json: Callable[[Catalog], Any]
+
+
+def read_head_bytes(index: int, head: ReadHead) -> bytes:
+    """Header lines that every read of replicated data carries."""
+    lines = b"X-Consul-Index: %d\r\nX-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\n" % (
+        max(index, 1),
+        b"true" if head.known_leader else b"false",
+        head.last_contact_ms,
+    )
+    if head.effective:
+        lines += header("X-Consul-Effective-Consistency", head.effective)
+    if head.cache_age_s is not None:
+        lines += b"X-Cache: HIT\r\nAge: %d\r\n" % int(head.cache_age_s)
+    return lines
+
+
+def query_of(request: web.Request) -> Query:
+    """The query string's pairs; costs nothing when there is none."""
+    if not request.query_string:
+        return NO_QUERY
+    return Query(request.query.items())
+
+
+def options_of(request: web.Request, datacenter: str) -> ReadOptions:
+    """Reads and checks the options of a request.
+
+    Raises:
+        InvalidRequest: One is malformed, or not supported.
+        NoPathToDatacenter: Another datacenter is asked for.
+    """
+    options = read_options(query_of(request))
+    check_datacenter(options.dc, datacenter)
+    if options.filter:
+        # Ignoring it would answer with rows that the client asked to be without.
+        raise InvalidRequest("?filter is not supported by this version of raftreg")
+    return options
+
+
+class _At(msgspec.Struct, frozen=True):
+    """The index that a query has now."""
+
+    index: int
+
+
+async def answer(
+    source: CatalogSource, request: web.Request, options: ReadOptions, asked: CatalogQuery
+) -> Reply:
+    """Answers a catalog query, blocking when the client asks for it."""
+    await source.ready(options)
+    index = options.index
+    if index:
+        request[UNTIMED] = True
+        index = blocking_index(index, source.catalog().index, options)
+    at = await block(
+        source.hub,
+        lambda: _At(source.catalog().last_change(asked.topics)),
+        asked.topics,
+        index=index,
+        wait_s=options.wait_s * (1 + source.jitter() / 16),
+        now=source.now,
+    )
+    head = read_head_bytes(at.index, source.head(options))
+    return shared_reply(
+        source.rendered,
+        request,
+        (asked.key, options.pretty),
+        at.index,
+        head,
+        lambda: dumps(asked.json(source.catalog()), pretty=options.pretty),
+    )
+
+
+def blocking_index(index: int, newest: int, options: ReadOptions) -> int:
+    """The index to wait for; 0 when it is not one of ours.
+
+    An index above everything that a linearizable read can see comes from before a restore, or
+    from another cluster: its bearer learns the state at once. A stale read waits instead, since
+    this server may only lag behind the one that gave the index.
+    """
+    if index > newest and options.consistency is not Consistency.STALE and not options.cached:
+        return 0
+    return index
+
+
+def shared_reply(
+    rendered: RenderedCache,
+    request: web.Request,
+    key: Hashable,
+    index: int,
+    head: bytes,
+    render_body: Callable[[], bytes],
+) -> Reply:
+    """An answer whose bytes (also compressed) are shared by all who ask the same at one index."""
+    body = rendered.get(key, index, render_body)
+    if len(body) >= GZIP_BYTES_MIN and wants_gzip(request):
+        packed = rendered.get((key, "gzip"), index, lambda: gzip_bytes(body))
+        return Reply(packed, head=head + GZIP_HEAD)
+    return Reply(body, head=head)
+
+
+def nodes_query(options: ReadOptions) -> CatalogQuery:
+    """/v1/catalog/nodes."""
+    meta = options.node_meta
+    return CatalogQuery(
+        ("nodes", options.node_meta),
+        query.topics_nodes(),
+        lambda catalog: [render.node_json(node) for node in query.nodes(catalog, meta).value],
+    )
+
+
+def services_query(options: ReadOptions) -> CatalogQuery:
+    """/v1/catalog/services."""
+    meta = options.node_meta
+    return CatalogQuery(
+        ("services", options.node_meta),
+        query.topics_services(meta),
+        lambda catalog: query.services(catalog, meta).value,
+    )
+
+
+def service_query(name: str, options: ReadOptions) -> CatalogQuery:
+    """/v1/catalog/service/{name}."""
+    meta = options.node_meta
+    return CatalogQuery(
+        ("service", name, options.tags, options.node_meta),
+        query.topics_service(name),
+        lambda catalog: [
+            render.catalog_service_json(entry.node, entry.service)
+            for entry in query.service_instances(catalog, name, options.tags, meta).value
+        ],
+    )
+
+
+def node_query(name: str) -> CatalogQuery:
+    """/v1/catalog/node/{name or id}."""
+
+    def json(catalog: Catalog) -> Any:
+        entry = query.node(catalog, name).value
+        return None if entry is None else render.catalog_node_json(entry.node, entry.services)
+
+    return CatalogQuery(("node", name), query.topics_node(name), json)
+
+
+def health_service_query(name: str, options: ReadOptions) -> CatalogQuery:
+    """/v1/health/service/{name}."""
+    meta = options.node_meta
+    return CatalogQuery(
+        ("health-service", name, options.tags, options.passing, options.node_meta),
+        query.topics_health_service(name),
+        lambda catalog: [
+            render.health_entry_json(entry.node, entry.service, entry.checks)
+            for entry in query.health_service(
+                catalog, name, options.tags, options.passing, meta
+            ).value
+        ],
+    )
+
+
+def health_checks_query(name: str, options: ReadOptions) -> CatalogQuery:
+    """/v1/health/checks/{service}."""
+    meta = options.node_meta
+    return CatalogQuery(
+        ("health-checks", name, options.node_meta),
+        query.topics_checks_of_service(name),
+        lambda catalog: _checks(query.checks_of_service(catalog, name, meta).value),
+    )
+
+
+def health_node_query(name: str) -> CatalogQuery:
+    """/v1/health/node/{name}."""
+    return CatalogQuery(
+        ("health-node", name),
+        query.topics_checks_of_node(name),
+        lambda catalog: _checks(query.checks_of_node(catalog, name).value),
+    )
+
+
+def health_state_query(state: str, options: ReadOptions) -> CatalogQuery:
+    """/v1/health/state/{any, passing, warning or critical}.
+
+    Raises:
+        InvalidRequest: There is no such state.
+    """
+    if state not in _STATES:
+        raise InvalidRequest(f"Invalid state {state[:32]!r}: any, passing, warning or critical")
+    meta = options.node_meta
+    return CatalogQuery(
+        ("health-state", state, options.node_meta),
+        query.topics_checks_in_state(state, meta),
+        lambda catalog: _checks(query.checks_in_state(catalog, state, meta).value),
+    )
+
+
+_STATES = frozenset({query.ANY_STATE, *(status.value for status in Status)})
+
+
+def _checks(rows: Iterable[Check]) -> list[render.Json]:
+    return [render.check_json(row) for row in rows]
+
+
+Ask = Callable[[str, ReadOptions], CatalogQuery]
+
+#: (path, text when its last part is empty, the query)
+_READS: tuple[tuple[str, str, Ask], ...] = (
+    ("/v1/catalog/nodes", "", lambda _, options: nodes_query(options)),
+    ("/v1/catalog/services", "", lambda _, options: services_query(options)),
+    ("/v1/catalog/service/{name:.*}", "Missing service name", service_query),
+    ("/v1/catalog/node/{name:.*}", "Missing node name", lambda name, _: node_query(name)),
+    ("/v1/health/service/{name:.*}", "Missing service name", health_service_query),
+    ("/v1/health/checks/{name:.*}", "Missing service name", health_checks_query),
+    ("/v1/health/node/{name:.*}", "Missing node name", lambda name, _: health_node_query(name)),
+    ("/v1/health/state/{name:.*}", "Missing check state", health_state_query),
+)
+
+
+def discovery_routes(source: CatalogSource) -> list[web.RouteDef]:
+    """The read endpoints of catalog and health over a source."""
+
+    def handler(missing: str, ask: Ask) -> Callable[[web.Request], Awaitable[Reply]]:
+        async def handle(request: web.Request) -> Reply:
+            name = request.match_info.get("name", "")
+            if missing and not name:
+                raise InvalidRequest(missing)
+            options = options_of(request, source.datacenter)
+            return await answer(source, request, options, ask(name, options))
+
+        return handle
+
+    async def datacenters(request: web.Request) -> Reply:
+        del request
+        return Reply(dumps([source.datacenter]))
+
+    routes = [web.get(path, handler(missing, ask)) for path, missing, ask in _READS]
+    return [*routes, web.get("/v1/catalog/datacenters", datacenters)]
