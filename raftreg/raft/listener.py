@@ -42,7 +42,7 @@ class Listener:
         limits: see `TransportLimits`.
         make_connection: gives a fresh listening side.
         tls_context: gives the context for a new connection, None without TLS.
-        established_count: gives the number of inbound connections with an accepted hello.
+        inbound_count: gives the number of inbound connections, those in the making included.
         give_up: closes a connection for an error and reports it.
         refused: reports a connection that was never looked at, by its remote host.
         spawn: starts a task that the owner of this listener ends.
@@ -54,7 +54,7 @@ class Listener:
         limits: TransportLimits,
         make_connection: Callable[[], Connection],
         tls_context: Callable[[], ssl.SSLContext | None],
-        established_count: Callable[[], int],
+        inbound_count: Callable[[], int],
         give_up: Callable[[Connection, str, RaftregError], None],
         refused: Callable[[str, RaftregError], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
@@ -62,7 +62,7 @@ class Listener:
         self._limits = limits
         self._make_connection = make_connection
         self._tls_context = tls_context
-        self._established_count = established_count
+        self._inbound_count = inbound_count
         self._give_up = give_up
         self._refused = refused
         self._spawn = spawn
@@ -103,7 +103,7 @@ class Listener:
             self._admit(accepted, str(remote[0]))
 
     def _admit(self, accepted: socket.socket, host: str) -> None:
-        if self._established_count() + len(self._waiting) >= self._limits.inbound_max:
+        if self._inbound_count() >= self._limits.inbound_max:
             accepted.close()
             self._refused(host, Crowded(f"over {self._limits.inbound_max} inbound connections"))
             return
@@ -117,9 +117,12 @@ class Listener:
 
     def _evict_oldest(self) -> None:
         # A stranger who holds connections open must not keep a peer out, who needs milliseconds.
-        task = next(iter(self._waiting))
-        del self._waiting[task]
-        task.cancel()
+        for task, connection in self._waiting.items():
+            # One that was accepted just now is no stranger; its task is about to end.
+            if not connection.established.done():
+                del self._waiting[task]
+                task.cancel()
+                return
 
     def _served(
         self, task: asyncio.Task[None], accepted: socket.socket, connection: Connection

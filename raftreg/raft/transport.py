@@ -33,16 +33,16 @@ import structlog
 from raftreg.errors import RaftregError
 from raftreg.raft.connection import Connection, Disconnected
 from raftreg.raft.dialler import Dialler, Redundant, SelfConnected
-from raftreg.raft.listener import BindFailed, Crowded, Listener
+from raftreg.raft.listener import BindFailed, Listener
 from raftreg.raft.peers import Address, PeerInfo, TransportLimits
 from raftreg.raft.security import (
     MAC_BYTES,
     PROTOCOL_VERSION,
     AuthenticationFailed,
-    HandshakeTimeout,
     Security,
     Side,
 )
+from raftreg.raft.trouble import Refused, TroubleLog
 from raftreg.raft.wire import (
     Kind,
     Message,
@@ -59,7 +59,6 @@ __all__ = ["Address", "BindFailed", "PeerInfo", "PeerTransport", "Refused", "Tra
 log = structlog.get_logger(__name__)
 
 _FLUSH_S_MAX: Final = 0.5
-_LOGGED_MAX: Final = 512
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::"})
 _HELLO_FIELDS: Final[Mapping[str, type]] = {
     "id": str,
@@ -71,26 +70,10 @@ _HELLO_FIELDS: Final[Mapping[str, type]] = {
 }
 
 
-class Refused(RaftregError):
-    """The peer proved itself, and this server does not want it all the same."""
-
-    code = "peer_refused"
-    http_status = 403
-
-
 class Unwanted(RaftregError):
     """Closed by this server with no fault of the peer: replaced, not needed, stopping."""
 
 
-#: Counter of each error that ends a connection; the first that fits. Others are not counted.
-_COUNTED: Final[tuple[tuple[type[RaftregError], str], ...]] = (
-    (OversizeFrame, "oversize_frames"),
-    (WireError, "garbage"),
-    (AuthenticationFailed, "auth_failures"),
-    (HandshakeTimeout, "handshake_timeouts"),
-    (Refused, "refused_peers"),
-    (Crowded, "crowded"),
-)
 _QUIET: Final = (Unwanted, Redundant, SelfConnected)
 
 
@@ -141,9 +124,8 @@ class PeerTransport:
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.address = bind
-        self.counters = dict.fromkeys(
-            ["dropped_sends", "reconnects", "callback_faults", *(name for _, name in _COUNTED)], 0
-        )
+        self._trouble = TroubleLog(limits.log_interval_s, clock)
+        self.counters = self._trouble.counters
         self._self_id = self_id
         self._security = security
         self._hello = hello
@@ -162,7 +144,6 @@ class PeerTransport:
         self._sweeper: asyncio.TimerHandle | None = None
         self._swept_at_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._logged_at_s: dict[tuple[str, str], float] = {}
         self._wanted: dict[str, Address] = {}
         self._seeds: frozenset[Address] = frozenset()
         self._own_addresses: set[Address] = set()
@@ -184,7 +165,7 @@ class PeerTransport:
             limits=self._limits,
             make_connection=lambda: self._make_connection(Side.LISTENER),
             tls_context=lambda: self._security.tls_context(Side.LISTENER),
-            established_count=lambda: len(self._inbound),
+            inbound_count=self._inbound_count,
             give_up=self._give_up,
             refused=self._note,
             spawn=self._spawn,
@@ -458,6 +439,9 @@ class PeerTransport:
         self._dialled_by[connection] = dialler
         return connection
 
+    def _inbound_count(self) -> int:
+        return sum(connection.side is Side.LISTENER for connection in self._connections)
+
     def _give_up(self, connection: Connection, remote: str, error: RaftregError) -> None:
         connection.abort(error)
         if not connection.was_made:
@@ -586,26 +570,8 @@ class PeerTransport:
             self._fault(error)
 
     def _note(self, remote: str, error: RaftregError) -> None:
-        """Counts an error that ended a connection; logs it once a minute for an address."""
-        if self._stopped or isinstance(error, _QUIET):
-            return
-        for kind, counter in _COUNTED:
-            if isinstance(error, kind):
-                self.counters[counter] += 1
-                break
-        if remote and self._may_log(type(error).__name__, remote):
-            log.warning("peer_connection_failed", address=remote, reason=str(error))
-
-    def _may_log(self, event: str, remote: str) -> bool:
-        now_s = self._clock()
-        last_s = self._logged_at_s.get((event, remote))
-        if last_s is not None and now_s - last_s < self._limits.log_interval_s:
-            return False
-        self._logged_at_s.pop((event, remote), None)
-        if len(self._logged_at_s) >= _LOGGED_MAX:
-            del self._logged_at_s[next(iter(self._logged_at_s))]
-        self._logged_at_s[event, remote] = now_s
-        return True
+        if not self._stopped and not isinstance(error, _QUIET):
+            self._trouble.note(remote, error)
 
 
 def _advertised(remote: str, hello: Mapping[str, Any]) -> Address:

@@ -47,6 +47,9 @@ class Kind(enum.IntEnum):
 class WireError(RaftregError):
     """Bytes that are not what the protocol allows, or a message that it cannot carry."""
 
+    code = "wire"
+    http_status = 400
+
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -54,6 +57,9 @@ class WireError(RaftregError):
 
 class OversizeFrame(WireError):
     """A frame longer than the limit that holds at this point of the connection."""
+
+    code = "oversize_frame"
+    http_status = 413
 
 
 def encode_message(message: Message) -> bytes:
