@@ -15,8 +15,9 @@ class State:
     """Everything that is replicated.
 
     Attributes:
-        index: The registry index: how many commands were applied. A restore may let it jump, so
-            that it stays above the indexes of all rows.
+        index: The registry index: 1 at first (the lowest index that an answer may have), and one
+            more with each command. A restore may let it jump, so that it stays above the indexes
+            of all rows.
         time_ms: Cluster time in milliseconds, as stamped into log entries; never goes back.
         kv: Keys and values, locks, tombstones.
         lock_delays: Cluster time in milliseconds before which a key can't be locked.
@@ -46,7 +47,7 @@ class State:
     )
 
     def __init__(self) -> None:
-        self.index = 0
+        self.index = 1
         self.time_ms = 0
         self.kv = KVStore()
         self.lock_delays: dict[str, int] = {}

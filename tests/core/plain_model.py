@@ -1,0 +1,351 @@
+"""The registry as a few plain dicts: slow, naive, written without a look at `raftreg.core`.
+
+Tests compare it with the real state machine after every command.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from msgspec.structs import replace
+
+from raftreg.core import commands as c
+from raftreg.core.commands import CatalogVerb, KVVerb
+from raftreg.model import (
+    Check,
+    ConfigEntry,
+    KVEntry,
+    Node,
+    ServiceInstance,
+    Session,
+    SessionBehavior,
+    Status,
+)
+
+
+class No(Exception):
+    """An operation of a transaction fails, or a command is refused."""
+
+
+class PlainModel:
+    """All rows by key; `run` gives True, False, an id, "refused", or (ok, failed operations)."""
+
+    def __init__(self) -> None:
+        self.index = 1
+        self.now = 0
+        self.kv: dict[str, KVEntry] = {}
+        self.nodes: dict[str, Node] = {}
+        self.services: dict[tuple[str, str], ServiceInstance] = {}
+        self.checks: dict[tuple[str, str], Check] = {}
+        self.sessions: dict[str, Session] = {}
+        self.delays: dict[str, int] = {}
+        self.config: dict[tuple[str, str], ConfigEntry] = {}
+
+    def content(self) -> tuple[dict[Any, Any], ...]:
+        """Everything that clients can see."""
+        return (self.kv, self.nodes, self.services, self.checks, self.sessions, self.config)
+
+    def run(self, command: c.Command, now: int) -> Any:
+        """Does one command."""
+        self.index += 1
+        self.now = now
+        before = copy.copy(self.__dict__)
+        self.__dict__.update({k: copy.copy(v) for k, v in before.items()})
+        try:
+            return getattr(self, "do_" + type(command).__name__.lower())(command)
+        except No as error:
+            self.__dict__.update(before)
+            return error.args[0] if error.args else "refused"
+
+    # -- keys and sessions
+
+    def do_kvop(self, op: c.KVOp) -> Any:
+        if op.verb.value.startswith(("get", "check")):
+            raise No
+        return self.kv_write(op)
+
+    def kv_write(self, op: c.KVOp) -> bool:
+        old = self.kv.get(op.key)
+        holder = old.session if old else None
+        locks = old.lock_index if old else 0
+        match op.verb:
+            case KVVerb.CAS if op.index != (old.modify_index if old else 0):
+                return False
+            case KVVerb.LOCK:
+                if op.session not in self.sessions:
+                    raise No
+                if holder != op.session:
+                    if holder or self.delays.get(op.key, 0) > self.now:
+                        return False
+                    locks += 1
+                holder = op.session
+            case KVVerb.UNLOCK:
+                if not op.session:
+                    raise No
+                if holder != op.session:
+                    return False
+                holder = None
+            case KVVerb.DELETE:
+                self.kv.pop(op.key, None)
+                return True
+            case KVVerb.DELETE_CAS:
+                if old and old.modify_index != op.index:
+                    return False
+                self.kv.pop(op.key, None)
+                return True
+            case KVVerb.DELETE_TREE:
+                self.kv = {k: v for k, v in self.kv.items() if not k.startswith(op.key)}
+                return True
+            case _:
+                pass
+        self.kv[op.key] = KVEntry(
+            key=op.key,
+            value=op.value,
+            flags=op.flags,
+            session=holder,
+            lock_index=locks,
+            create_index=old.create_index if old else self.index,
+            modify_index=self.index,
+        )
+        return True
+
+    def do_sessioncreate(self, command: c.SessionCreate) -> Any:
+        s = command.session
+        if s.id in self.sessions or s.node not in self.nodes:
+            raise No
+        for check_id in s.node_checks + s.service_checks:
+            check = self.checks.get((s.node, check_id))
+            if check is None or check.status is Status.CRITICAL:
+                raise No
+        self.sessions[s.id] = replace(s, create_index=self.index, modify_index=self.index)
+        return s.id
+
+    def do_sessiondestroy(self, command: c.SessionDestroy) -> bool:
+        self.end(command.id)
+        return True
+
+    def end(self, session_id: str) -> None:
+        session = self.sessions.pop(session_id, None)
+        if session is None:
+            return
+        for key, entry in list(self.kv.items()):
+            if entry.session == session_id:
+                if session.behavior is SessionBehavior.DELETE:
+                    del self.kv[key]
+                else:
+                    self.kv[key] = replace(entry, session=None, modify_index=self.index)
+                if session.lock_delay_s:
+                    self.delays[key] = self.now + int(session.lock_delay_s * 1000)
+
+    def end_groundless(self) -> None:
+        for s in list(self.sessions.values()):
+            statuses = [
+                self.checks[s.node, i].status if (s.node, i) in self.checks else Status.CRITICAL
+                for i in s.node_checks + s.service_checks
+            ]
+            if s.node not in self.nodes or Status.CRITICAL in statuses:
+                self.end(s.id)
+
+    # -- catalog
+
+    def stamp(self, row: Any, old: Any) -> Any:
+        if old is not None:
+            if replace(row, create_index=old.create_index, modify_index=old.modify_index) == old:
+                return old
+            return replace(row, create_index=old.create_index, modify_index=self.index)
+        return replace(row, create_index=self.index, modify_index=self.index)
+
+    def put_node(self, row: Node) -> Node:
+        old = self.nodes.get(row.name)
+        row = replace(row, id=row.id or (old.id if old else ""))
+        for other in list(self.nodes.values()):
+            if row.id and other.id == row.id and other.name != row.name:
+                self.drop_node(other.name)
+        self.nodes[row.name] = self.stamp(row, old)
+        return self.nodes[row.name]
+
+    def put_service(self, row: ServiceInstance) -> ServiceInstance:
+        key = (row.node, row.id)
+        self.services[key] = self.stamp(row, self.services.get(key))
+        for check in list(self.checks.values()):
+            if (check.node, check.service_id) == key:
+                self.put_check(check)
+        return self.services[key]
+
+    def put_check(self, row: Check) -> Check:
+        owner = self.services.get((row.node, row.service_id))
+        name, tags = (owner.name, owner.tags) if owner else ("", ())
+        row = replace(row, service_name=name, service_tags=tags)
+        key = (row.node, row.check_id)
+        self.checks[key] = self.stamp(row, self.checks.get(key))
+        return self.checks[key]
+
+    def drop_node(self, name: str) -> None:
+        self.nodes.pop(name, None)
+        self.services = {k: v for k, v in self.services.items() if k[0] != name}
+        self.checks = {k: v for k, v in self.checks.items() if k[0] != name}
+
+    def drop_service(self, node: str, service_id: str) -> None:
+        self.services.pop((node, service_id), None)
+        for key, check in list(self.checks.items()):
+            if check.node == node and service_id and check.service_id == service_id:
+                del self.checks[key]
+
+    def need_service(self, check: Check) -> None:
+        if check.service_id and (check.node, check.service_id) not in self.services:
+            raise No
+
+    def do_register(self, command: c.Register) -> bool:
+        name = command.node.name
+        if not (command.skip_node_update and name in self.nodes):
+            self.put_node(command.node)
+        if command.service:
+            self.put_service(replace(command.service, node=name))
+        for check in command.checks:
+            self.need_service(replace(check, node=name))
+            self.put_check(replace(check, node=name))
+        self.end_groundless()
+        return True
+
+    def do_deregister(self, command: c.Deregister) -> bool:
+        if command.service_id:
+            self.drop_service(command.node, command.service_id)
+        elif command.check_id:
+            self.checks.pop((command.node, command.check_id), None)
+        else:
+            self.drop_node(command.node)
+        self.end_groundless()
+        return True
+
+    def do_nodesync(self, command: c.NodeSync) -> bool:
+        name = command.node.name
+        self.put_node(command.node)
+        named_services = {row.id for row in command.services}
+        named_checks = {row.check_id for row in command.checks} | {"serfHealth"}
+        for node, check_id in list(self.checks):
+            gone = command.full or check_id in command.remove_checks
+            if node == name and gone and check_id not in named_checks:
+                del self.checks[node, check_id]
+        for node, service_id in list(self.services):
+            gone = command.full or service_id in command.remove_services
+            if node == name and gone and service_id not in named_services:
+                self.drop_service(node, service_id)
+        if (name, "serfHealth") not in self.checks:
+            self.put_check(self.serf(name, alive=True))
+        for service in command.services:
+            self.put_service(replace(service, node=name))
+        for check in command.checks:
+            if check.check_id != "serfHealth":
+                self.need_service(replace(check, node=name))
+                self.put_check(replace(check, node=name))
+        self.end_groundless()
+        return True
+
+    def serf(self, node: str, *, alive: bool) -> Check:
+        return Check(
+            node=node,
+            check_id="serfHealth",
+            name="Serf Health Status",
+            status=Status.PASSING if alive else Status.CRITICAL,
+            output="Agent alive and reachable" if alive else "Agent not live or unreachable",
+        )
+
+    def do_setliveness(self, command: c.SetLiveness) -> bool:
+        if (command.node, "serfHealth") not in self.checks:
+            return False
+        self.put_check(self.serf(command.node, alive=command.alive))
+        self.end_groundless()
+        return True
+
+    # -- transactions
+
+    def do_txn(self, command: c.Txn) -> Any:
+        failed = []
+        for number, op in enumerate(command.operations):
+            try:
+                self.operation(op)
+            except No:
+                failed.append(number)
+        if failed:
+            raise No((False, failed))
+        return (True, [])
+
+    def operation(self, op: c.KVOp | c.NodeOp | c.ServiceOp | c.CheckOp) -> None:
+        match op:
+            case c.KVOp():
+                self.kv_operation(op)
+            case c.NodeOp(verb=verb, node=row):
+                old = self.nodes.get(row.name)
+                if verb is CatalogVerb.GET and row.id:
+                    old = next((n for n in self.nodes.values() if n.id == row.id), None)
+                if self.wants_write(verb, old, op.index):
+                    self.put_node(row)
+                elif verb is not CatalogVerb.GET:
+                    self.drop_node(row.name)
+            case c.ServiceOp(verb=verb, service=row):
+                if self.wants_write(verb, self.services.get((row.node, row.id)), op.index):
+                    if row.node not in self.nodes:
+                        raise No
+                    self.put_service(row)
+                elif verb is not CatalogVerb.GET:
+                    self.drop_service(row.node, row.id)
+            case c.CheckOp(verb=verb, check=row):
+                if self.wants_write(verb, self.checks.get((row.node, row.check_id)), op.index):
+                    if row.node not in self.nodes:
+                        raise No
+                    self.need_service(row)
+                    self.put_check(row)
+                elif verb is not CatalogVerb.GET:
+                    self.checks.pop((row.node, row.check_id), None)
+        self.end_groundless()
+
+    def wants_write(self, verb: CatalogVerb, old: Any, index: int) -> bool:
+        modified = old.modify_index if old else 0
+        if verb is CatalogVerb.GET and not old:
+            raise No
+        if verb is CatalogVerb.CAS and index != modified:
+            raise No
+        if verb is CatalogVerb.DELETE_CAS and old and index != modified:
+            raise No
+        return verb in (CatalogVerb.SET, CatalogVerb.CAS)
+
+    def kv_operation(self, op: c.KVOp) -> None:
+        old = self.kv.get(op.key)
+        match op.verb:
+            case KVVerb.GET:
+                holds = old is not None
+            case KVVerb.GET_TREE:
+                holds = True
+            case KVVerb.CHECK_INDEX:
+                holds = old is not None and old.modify_index == op.index
+            case KVVerb.CHECK_SESSION:
+                holds = old is not None and (old.session or "") == op.session
+            case KVVerb.CHECK_NOT_EXISTS:
+                holds = old is None
+            case _:
+                holds = self.kv_write(op)
+        if not holds:
+            raise No
+
+    # -- the rest
+
+    def do_configset(self, command: c.ConfigSet) -> bool:
+        key = (command.entry.kind, command.entry.name)
+        old = self.config.get(key)
+        if command.cas is not None and command.cas != (old.modify_index if old else 0):
+            return False
+        created = old.create_index if old else self.index
+        self.config[key] = replace(command.entry, create_index=created, modify_index=self.index)
+        return True
+
+    def do_configdelete(self, command: c.ConfigDelete) -> bool:
+        old = self.config.get((command.kind, command.name))
+        if old and command.cas is not None and command.cas != old.modify_index:
+            return False
+        self.config.pop((command.kind, command.name), None)
+        return True
+
+    def do_reaptombstones(self, command: c.ReapTombstones) -> bool:
+        del command
+        return True

@@ -1,0 +1,264 @@
+"""Commands for property tests: of a small world, where names collide, and of any shape at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from raftreg.core.commands import (
+    CatalogVerb,
+    CheckOp,
+    Command,
+    ConfigDelete,
+    ConfigSet,
+    Deregister,
+    KVOp,
+    KVVerb,
+    NodeOp,
+    NodeSync,
+    ReapTombstones,
+    Register,
+    RestoreChunk,
+    ServiceOp,
+    SessionCreate,
+    SessionDestroy,
+    SetLiveness,
+    Txn,
+)
+from raftreg.model import (
+    Check,
+    ConfigEntry,
+    Node,
+    ServiceInstance,
+    Session,
+    SessionBehavior,
+    Status,
+)
+
+KEYS = ("a", "a/", "a/b", "a/b/c", "a\U0010ffff", "b", "é")
+PREFIXES = ("", "a", "a/", "a/b", "a\U0010ffff", "zz")
+SESSIONS = ("s1", "s2", "s3")
+NODES = ("n1", "n2")
+NODE_IDS = ("u1", "u2")
+SERVICE_IDS = ("w1", "w2")
+SERVICES = ("api", "web")
+CHECKS = ("c1", "c2", "serfHealth")
+TAGS = ("blue", "green")
+
+keys = st.sampled_from(KEYS)
+node_names = st.sampled_from(NODES)
+indexes = st.integers(0, 12)
+statuses = st.sampled_from(list(Status))
+
+kv_ops = st.builds(
+    KVOp,
+    verb=st.sampled_from(list(KVVerb)),
+    key=keys,
+    value=st.sampled_from([b"", b"x", b"y"]),
+    flags=st.integers(0, 2),
+    index=indexes,
+    session=st.sampled_from(["", *SESSIONS]),
+)
+nodes = st.builds(
+    Node,
+    name=node_names,
+    id=st.sampled_from(["", *NODE_IDS]),
+    address=st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+    meta=st.sampled_from([{}, {"env": "prod"}]),
+)
+services = st.builds(
+    ServiceInstance,
+    node=node_names,
+    id=st.sampled_from(SERVICE_IDS),
+    name=st.sampled_from(SERVICES),
+    tags=st.lists(st.sampled_from(TAGS), max_size=2).map(tuple),
+    port=st.sampled_from([0, 80]),
+)
+checks = st.builds(
+    Check,
+    node=node_names,
+    check_id=st.sampled_from(CHECKS),
+    status=statuses,
+    output=st.sampled_from(["", "ok"]),
+    service_id=st.sampled_from(["", "", *SERVICE_IDS]),
+)
+registers = st.builds(
+    Register,
+    node=nodes,
+    service=st.none() | services,
+    checks=st.lists(checks, max_size=2).map(tuple),
+    skip_node_update=st.booleans(),
+)
+deregisters = st.builds(
+    Deregister,
+    node=node_names,
+    service_id=st.sampled_from(["", *SERVICE_IDS]),
+    check_id=st.sampled_from(["", *CHECKS]),
+)
+syncs = st.builds(
+    NodeSync,
+    node=nodes,
+    services=st.lists(services, max_size=2).map(tuple),
+    checks=st.lists(checks, max_size=2).map(tuple),
+    remove_services=st.lists(st.sampled_from(SERVICE_IDS), max_size=1).map(tuple),
+    remove_checks=st.lists(st.sampled_from(CHECKS), max_size=1).map(tuple),
+    full=st.booleans(),
+)
+liveness = st.builds(SetLiveness, node=node_names, alive=st.booleans())
+session_rows = st.builds(
+    Session,
+    id=st.sampled_from(SESSIONS),
+    node=node_names,
+    behavior=st.sampled_from(list(SessionBehavior)),
+    lock_delay_s=st.sampled_from([0.0, 15.0]),
+    node_checks=st.sampled_from([(), ("serfHealth",)]),
+    service_checks=st.sampled_from([(), (), ("c1",)]),
+)
+catalog_verbs = st.sampled_from(list(CatalogVerb))
+operations = st.one_of(
+    kv_ops,
+    kv_ops,
+    st.builds(NodeOp, verb=catalog_verbs, node=nodes, index=indexes),
+    st.builds(ServiceOp, verb=catalog_verbs, service=services, index=indexes),
+    st.builds(CheckOp, verb=catalog_verbs, check=checks, index=indexes),
+)
+txns = st.builds(Txn, operations=st.lists(operations, min_size=1, max_size=5).map(tuple))
+config_sets = st.builds(
+    ConfigSet,
+    entry=st.builds(
+        ConfigEntry,
+        kind=st.sampled_from(["service-defaults", "proxy-defaults"]),
+        name=st.sampled_from(["web", "global"]),
+        body=st.sampled_from([{}, {"Protocol": "http"}]),
+    ),
+    cas=st.none() | indexes,
+)
+config_deletes = st.builds(
+    ConfigDelete,
+    kind=st.sampled_from(["service-defaults", "proxy-defaults"]),
+    name=st.sampled_from(["web", "global"]),
+    cas=st.none() | indexes,
+)
+reaps = st.builds(ReapTombstones, up_to_index=st.integers(0, 40))
+
+#: Commands of the small world, restores left out.
+commands: st.SearchStrategy[Command] = st.one_of(
+    kv_ops,
+    kv_ops,
+    registers,
+    deregisters,
+    syncs,
+    liveness,
+    st.builds(SessionCreate, session=session_rows),
+    st.builds(SessionDestroy, id=st.sampled_from(SESSIONS), expired=st.booleans()),
+    txns,
+    config_sets,
+    config_deletes,
+    reaps,
+)
+#: A command with the milliseconds that pass before it.
+timed_commands = st.tuples(st.sampled_from([0, 1, 14_999, 15_000]), commands)
+
+# -- any shape ---------------------------------------------------------------------------------
+
+_texts = st.one_of(
+    st.sampled_from(["", "\0", "a", "n1", "serfHealth", "x" * 5_000]), st.text(max_size=5)
+)
+_integers = st.sampled_from([0, 1, -1, 2**63, 2**64 - 1, -(2**63)]) | st.integers(0, 9)
+_floats = st.sampled_from([0.0, -1.0, 1e308, float("inf"), float("nan"), 15.0])
+
+
+def _deep(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"x": [found]}
+    return found
+
+
+_objects = st.sampled_from([{}, {"a": [1, {"b": None}]}, _deep(10), _deep(200)])
+_tuples = st.lists(_texts, max_size=3).map(tuple)
+_maps = st.dictionaries(_texts, _texts, max_size=2)
+_nodes = st.builds(Node, name=_texts, id=_texts, address=_texts, meta=_maps)
+_services = st.builds(
+    ServiceInstance,
+    node=_texts,
+    id=_texts,
+    name=_texts,
+    tags=_tuples,
+    port=_integers,
+    proxy=_objects,
+)
+_checks = st.builds(
+    Check,
+    node=_texts,
+    check_id=_texts,
+    name=_texts,
+    status=statuses,
+    service_id=_texts,
+    definition=_objects,
+)
+_sessions = st.builds(
+    Session,
+    id=_texts,
+    node=_texts,
+    behavior=st.sampled_from(list(SessionBehavior)),
+    ttl_s=_floats,
+    lock_delay_s=_floats,
+    node_checks=_tuples,
+)
+_kv_ops = st.builds(
+    KVOp,
+    verb=st.sampled_from(list(KVVerb)),
+    key=_texts,
+    value=st.binary(max_size=4),
+    flags=_integers,
+    index=_integers,
+    session=_texts,
+)
+_operations = st.one_of(
+    _kv_ops,
+    st.builds(NodeOp, verb=catalog_verbs, node=_nodes, index=_integers),
+    st.builds(ServiceOp, verb=catalog_verbs, service=_services, index=_integers),
+    st.builds(CheckOp, verb=catalog_verbs, check=_checks, index=_integers),
+)
+#: Any value that a command can have.
+wild_commands: st.SearchStrategy[Command] = st.one_of(
+    _kv_ops,
+    st.builds(
+        Register,
+        node=_nodes,
+        service=st.none() | _services,
+        checks=st.lists(_checks, max_size=2).map(tuple),
+        skip_node_update=st.booleans(),
+    ),
+    st.builds(Deregister, node=_texts, service_id=_texts, check_id=_texts),
+    st.builds(
+        NodeSync,
+        node=_nodes,
+        services=st.lists(_services, max_size=2).map(tuple),
+        checks=st.lists(_checks, max_size=2).map(tuple),
+        remove_services=_tuples,
+        remove_checks=_tuples,
+        full=st.booleans(),
+    ),
+    st.builds(SetLiveness, node=_texts, alive=st.booleans(), output=_texts),
+    st.builds(SessionCreate, session=_sessions),
+    st.builds(SessionDestroy, id=_texts),
+    st.builds(Txn, operations=st.lists(_operations, max_size=3).map(tuple)),
+    st.builds(
+        ConfigSet,
+        entry=st.builds(ConfigEntry, kind=_texts, name=_texts, body=_objects),
+        cas=st.none() | _integers,
+    ),
+    st.builds(ConfigDelete, kind=_texts, name=_texts, cas=st.none() | _integers),
+    st.builds(ReapTombstones, up_to_index=_integers),
+    st.builds(
+        RestoreChunk,
+        restore_id=_texts,
+        sequence=st.sampled_from([0, 0, 1, -1, 2**63]),
+        data=st.binary(max_size=8),
+        last=st.booleans(),
+        sha256=_texts,
+    ),
+)
