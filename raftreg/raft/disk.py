@@ -220,12 +220,14 @@ class _Worker:
                 self._run_job(*item)
 
     def _run_job(self, job: Callable[[], None], done: Done) -> None:
+        outcome: OSError | None = None
         try:
             job()
         except OSError as error:
-            self._outcomes.append((done, error))
-        else:
-            self._outcomes.append((done, None))
+            outcome = error
+        except Exception as error:  # noqa: BLE001  # a dead thread would let its callers wait for ever
+            outcome = OSError(errno.EIO, f"{type(error).__name__}: {error}")
+        self._outcomes.append((done, outcome))
         try:
             self._call_soon(self.deliver)
         except RuntimeError:
@@ -328,7 +330,7 @@ class RealDisk:
 
     def remove_later(self, names: Sequence[str], done: Done) -> None:
         """See `Disk.remove_later`."""
-        in_order = tuple(names)
+        in_order = tuple(map(check_name, names))
 
         def remove_all() -> None:
             for name in in_order:
@@ -357,6 +359,7 @@ class RealDisk:
 
     def write_durably_later(self, name: str, data: bytes, done: Done) -> None:
         """See `Disk.write_durably_later`."""
+        check_name(name)
         self._log_worker.submit(lambda: self.write_durably(name, data), done)
 
     def wait_idle(self) -> None:

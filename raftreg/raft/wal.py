@@ -336,6 +336,9 @@ class Wal:
         self._became_durable()
 
     def _became_durable(self) -> None:
+        if self._failure is not None:
+            # The log was given up while the disk was slow; what it does now counts no more.
+            return
         self._busy = False
         self._durable_lsn = self._written_lsn
         # The next sync first: the disk works while the callback does.

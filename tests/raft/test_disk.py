@@ -113,8 +113,16 @@ def test_errors_are_reported_to_the_callback(disk: Disk) -> None:
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "LOCK", "a\x00b", "x" * 300, "a\n"])
 def test_names_that_are_not_flat_are_refused(disk: Disk, name: str) -> None:
     """No name leads out of the directory or to the lock."""
-    with pytest.raises(ValueError, match="not a flat file name"):
-        disk.open_append(name)
+    outcomes = Outcomes()
+    for operation in (
+        disk.open_append,
+        disk.remove,
+        lambda name: disk.remove_later([name], outcomes.done),
+        lambda name: disk.write_durably_later(name, b"", outcomes.done),
+    ):
+        with pytest.raises(ValueError, match="not a flat file name"):
+            operation(name)
+    assert outcomes.errors == []
 
 
 def test_second_opener_is_refused_until_the_first_closes(tmp_path: Path) -> None:
@@ -181,6 +189,26 @@ def test_failure_of_the_system_reaches_the_callback(
         disk.wait_idle()
     assert [error.errno for error in outcomes.errors if error] == [errno.ENOSPC]
     handle.close()
+    disk.close()
+
+
+def test_job_that_breaks_is_reported_and_does_not_end_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong off the loop reaches the callback; later operations are done."""
+    disk = RealDisk.open(tmp_path, lambda _call: None)
+    outcomes = Outcomes()
+
+    def broken(_self: RealDisk) -> None:
+        raise MemoryError("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RealDisk, "sync_directory", broken)
+        disk.write_durably_later("a.seg", b"a", outcomes.done)
+        disk.wait_idle()
+    disk.write_durably_later("b.seg", b"b", outcomes.done)
+    disk.wait_idle()
+    assert [str(error) for error in outcomes.errors] == ["[Errno 5] MemoryError: none left", "None"]
     disk.close()
 
 

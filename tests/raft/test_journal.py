@@ -146,6 +146,7 @@ def test_compaction_waits_until_it_is_durable_before_it_removes_files() -> None:
     rig.settle()
     before = rig.disk.list()
     rig.journal.compact_to(99)
+    rig.events.run_all()
     assert rig.disk.list() == before
     rig.settle()
     assert len(rig.disk.list()) < len(before)

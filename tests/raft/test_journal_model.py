@@ -174,4 +174,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournal = JournalMachine.TestCase
-TestJournal.settings = settings(max_examples=120, stateful_step_count=40)
+TestJournal.settings = settings(max_examples=200, stateful_step_count=40)

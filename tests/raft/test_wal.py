@@ -135,6 +135,8 @@ def test_disk_that_does_not_answer_ends_the_log(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DiskFailure, match="does not answer"):
         fill(rig.journal, 2, 1000, term=1, size_bytes=100)
     assert len(rig.failures) == 1
+    rig.events.run_all()
+    assert (len(rig.failures), rig.durable) == (1, [])
 
 
 def test_disk_that_fails_while_opening_is_reported() -> None:

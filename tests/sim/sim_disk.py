@@ -168,6 +168,11 @@ class SimDisk:
         """Let the next operation that makes something durable fail (errno.EIO, errno.ENOSPC)."""
         self._faults.append(OSError(code, "injected"))
 
+    def heal(self) -> None:
+        """Take back the faults that have not happened yet, and the stall."""
+        self._faults.clear()
+        self._stall_s = 0.0
+
     def stall(self, delay_s: float) -> None:
         """Let operations off the loop take so much longer; 0 ends it."""
         self._stall_s = delay_s
@@ -253,7 +258,7 @@ class SimDisk:
 
     def remove_later(self, names: Sequence[str], done: Done) -> None:
         """See `Disk.remove_later`."""
-        in_order = tuple(names)
+        in_order = tuple(map(check_name, names))
 
         def job() -> None:
             for name in in_order:
@@ -282,6 +287,7 @@ class SimDisk:
 
     def write_durably_later(self, name: str, data: bytes, done: Done) -> None:
         """See `Disk.write_durably_later`."""
+        check_name(name)
         self._later(lambda: self.write_durably(name, data), done)
 
     def wait_idle(self) -> None:
