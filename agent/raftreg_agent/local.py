@@ -129,6 +129,10 @@ class LocalAgent:
         """The row of this host."""
         return self.state.node
 
+    def now(self) -> float:
+        """Monotonic seconds of the agent's clock."""
+        return self._clock.monotonic()
+
     def on_change(self, told: Callable[[], None]) -> None:
         """Adds a callback for any change of services or of a check's status."""
         self._changed.append(told)
@@ -238,13 +242,11 @@ class LocalAgent:
     async def deregister_service(self, service_id: str) -> None:
         """Removes an instance with its checks; returns when the catalog has it no more.
 
-        Raises:
-            NotFound: There is no such instance.
+        One that is not there is fine: clients deregister to be sure.
         """
         self._refuse_builtin(service_id)
-        if not self._remove_service(service_id):
-            raise NotFound(f'Unknown service ID "{service_id}"')
-        await self._settle()
+        if self._remove_service(service_id):
+            await self._settle()
 
     async def register_check(self, check: CheckDefinition) -> None:
         """Registers a check by API; see `register_service`."""
@@ -254,21 +256,15 @@ class LocalAgent:
         await self._settle(f"check {check.check_id}")
 
     async def deregister_check(self, check_id: str) -> None:
-        """Removes a check.
-
-        Raises:
-            NotFound: There is no such check.
-        """
-        if not self._remove_check(check_id):
-            raise NotFound(f'Unknown check ID "{check_id}"')
-        await self._settle()
+        """Removes a check; one that is not there is fine."""
+        if self._remove_check(check_id):
+            await self._settle()
 
     async def assert_check(self, check_id: str, status: Status, output: str) -> None:
         """Takes the word of a TTL check's owner.
 
         Raises:
-            NotFound: There is no such check.
-            Rejected: It is no TTL check.
+            Rejected: There is no such check, or it is no TTL check.
         """
         edge = self.state.assert_ttl(check_id, status, output, self._clock.monotonic())
         machine = self.state.checks[check_id].machine

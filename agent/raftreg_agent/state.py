@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from raftreg.errors import NotFound, Rejected
-from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
+from raftreg.http.decode import CheckDefinition, ServiceDefinition
 from raftreg.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE_PREFIX,
@@ -236,13 +236,10 @@ class LocalState:
         """Takes the word of a TTL check's owner; True on an edge.
 
         Raises:
-            NotFound: There is no such check.
-            Rejected: It is no TTL check.
+            Rejected: There is no such check, or it is no TTL check.
         """
         check = self.checks.get(check_id)
-        if check is None:
-            raise NotFound(f'Unknown check ID "{check_id}"')
-        if check.definition.kind is not CheckKind.TTL or check.definition.ttl_s <= 0:
+        if check is None or check.definition.ttl_s <= 0:
             raise Rejected(f'CheckID "{check_id}" does not have associated TTL')
         clipped = output.encode("utf-8", "replace")[:NOTE_BYTES_MAX].decode("utf-8", "ignore")
         return self._asserted(check_id, check, status, clipped, now_s)

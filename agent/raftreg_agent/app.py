@@ -1,0 +1,172 @@
+"""`AgentApp`: the process of an agent, wired."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from raftreg.client.api import RegistryClient
+from raftreg.clock import Clock
+from raftreg.config import AgentSettings
+from raftreg.dns.server import DnsServer
+from raftreg.errors import ConfigurationError, NotProposed
+from raftreg.http.meter import HttpMeter
+from raftreg.http.middleware import answer_errors
+from raftreg.http.problems import path_not_found
+from raftreg_agent.discovery import ViewSource, agent_discovery_routes
+from raftreg_agent.local import LocalAgent
+from raftreg_agent.metrics import AgentCollector, metrics_reply
+from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
+from raftreg_agent.routes import agent_routes
+from raftreg_agent.view import CatalogView
+
+#: Requests in flight when the process ends get this long.
+SHUTDOWN_S = 2.0
+#: A server that does not answer a renewal or a sync in this time is passed over.
+ATTEMPT_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class AgentApp:
+    """An agent with its listeners.
+
+    Args:
+        settings: Settings of the process; `join` names servers.
+        clock: Source of time.
+        rng: Source of jitter and of ids.
+
+    Raises:
+        ConfigurationError: No server is named, or the data directory can't be used.
+    """
+
+    def __init__(self, settings: AgentSettings, clock: Clock, rng: Random) -> None:
+        if not settings.join:
+            raise ConfigurationError("an agent needs the address of a server: --join HOST[:PORT]")
+        self.settings = settings
+        # Proxied load, blocking queries and the agent's own word must not wait for each other.
+        self._own = RegistryClient(settings.join, attempt_timeout_s=ATTEMPT_S, clock=clock, rng=rng)
+        self._asking = RegistryClient(settings.join, clock=clock, rng=rng)
+        self._watching = RegistryClient(
+            settings.join, connections_max=WATCHES_MAX, clock=clock, rng=rng
+        )
+        self.view = CatalogView(self._own, clock, rng)
+        self.local = LocalAgent(settings, self._own, clock, rng, catalog=lambda: self.view.catalog)
+        self.proxy = ServerProxy(
+            self._asking, self._watching, snapshot_bytes_max=settings.http.snapshot_bytes_max
+        )
+        self.metrics = CollectorRegistry()
+        self._meter = HttpMeter()
+        self.metrics.register(self._meter)
+        self.metrics.register(AgentCollector(self.local, self.view, self.proxy))
+        source = ViewSource(self.view, settings.datacenter, clock, rng)
+        self._runner = web.AppRunner(
+            self._web_app(source, clock),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            keepalive_timeout=settings.http.keepalive_s,
+            shutdown_timeout=SHUTDOWN_S,
+        )
+        self._dns = DnsServer(
+            lambda: self.view.catalog,
+            settings.dns,
+            host=settings.client,
+            port=max(settings.dns_port, 0),
+            clock=clock,
+            rng=rng,
+            registry=self.metrics,
+        )
+        self.dns_ready = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def dns_port(self) -> int:
+        """Port of the DNS listener; it opens once the view is there."""
+        return self._dns.port
+
+    @property
+    def http_port(self) -> int:
+        """Port of the HTTP listener (useful when the settings ask for any free one)."""
+        return int(self._runner.addresses[0][1])
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP is served, as "host:port"."""
+        return f"{self.settings.client}:{self.http_port}"
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Opens the listeners, registers, and follows the catalog.
+
+        Raises:
+            ConfigurationError: A definition file can't be used, or an address is taken.
+        """
+        await self.local.start(tasks)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.settings.client, self.settings.http_port)
+        try:
+            await site.start()
+        except OSError as error:
+            where = f"{self.settings.client}:{self.settings.http_port}"
+            raise ConfigurationError(f"can't listen on {where}: {error.strerror}") from error
+        self._loops.append(tasks.create_task(self.view.run()))
+        if self.settings.dns_port >= 0:
+            self._loops.append(tasks.create_task(self._serve_dns()))
+        log.info("agent started", node=self.settings.node, http=self.http_address)
+
+    async def stop(self, *, leave: bool) -> None:
+        """Closes the listeners and ends all tasks.
+
+        Args:
+            leave: Deregister the host first, so that it is gone at once.
+        """
+        if leave and not self.local.left.is_set():
+            await self.local.leave()
+        else:
+            await self.local.stop()
+        self.view.hub.close(NotProposed("the agent is stopping"))
+        await self._runner.cleanup()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        for client in (self._own, self._asking, self._watching):
+            await client.close()
+
+    async def _serve_dns(self) -> None:
+        """Serves names once there is a view: before, every name would seem not to exist."""
+        await self.view.ready.wait()
+        try:
+            await self._dns.start()
+        except OSError as error:
+            where = f"{self.settings.client}:{self.settings.dns_port}"
+            raise ConfigurationError(f"can't listen on {where}: {error.strerror}") from error
+        self.dns_ready.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self._dns.stop()
+
+    def _web_app(self, source: ViewSource, clock: Clock) -> web.Application:
+        app = web.Application(
+            middlewares=[answer_errors(self._meter, clock.monotonic)],
+            client_max_size=self.settings.http.body_bytes_max,
+        )
+        app.add_routes(agent_routes(self.local, lambda: self.view.catalog))
+        app.router.add_get("/v1/agent/metrics", self._show_metrics)
+        app.router.add_route("*", "/v1/agent/{tail:.*}", _unknown)
+        app.router.add_route("*", "/v1/internal/{tail:.*}", _unknown)
+        app.add_routes(agent_discovery_routes(self.view, source, self.proxy.handle))
+        app.router.add_route("*", "/v1/{tail:.*}", self.proxy.handle)
+        return app
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        return metrics_reply(self.metrics, request)
+
+
+async def _unknown(request: web.Request) -> web.StreamResponse:
+    del request
+    return path_not_found()

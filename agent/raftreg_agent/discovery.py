@@ -1,0 +1,101 @@
+"""Catalog and health reads at an agent: from its view if the client allows it, else a server's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from aiohttp import web
+
+from raftreg.clock import Clock
+from raftreg.core.catalog import Catalog
+from raftreg.errors import NoLeader
+from raftreg.http.discovery import ReadHead, discovery_routes, query_of
+from raftreg.http.params import Consistency, ReadOptions, read_options
+from raftreg.http.watch import RenderedCache, WatchHub
+from raftreg_agent.view import CatalogView
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ViewSource:
+    """A `CatalogSource` over the agent's view.
+
+    Args:
+        view: The view.
+        datacenter: This datacenter.
+        clock: Source of time.
+        rng: Source of jitter.
+    """
+
+    def __init__(self, view: CatalogView, datacenter: str, clock: Clock, rng: Random) -> None:
+        self.datacenter = datacenter
+        self.rendered = RenderedCache()
+        self.hub: WatchHub = view.hub
+        self._view = view
+        self._clock = clock
+        self._rng = rng
+        self._resets = view.resets_total
+
+    async def ready(self, options: ReadOptions) -> None:
+        """The view is as new as it is; its age is said."""
+        del options
+        if not self._view.ready.is_set():
+            raise NoLeader("No cluster leader: this agent has not seen the catalog yet")
+
+    def catalog(self) -> Catalog:
+        """The view's catalog."""
+        if self._resets != self._view.resets_total:
+            self._resets = self._view.resets_total
+            self.rendered.clear()
+        return self._view.catalog
+
+    def head(self, options: ReadOptions) -> ReadHead:
+        """Says how old the view is."""
+        age_s = self._view.age_s or 0.0
+        return ReadHead(
+            known_leader=self._view.leader_known,
+            last_contact_ms=int(age_s * 1000),
+            effective="stale" if options.consistency is Consistency.STALE else "",
+            cache_age_s=age_s if options.cached else None,
+        )
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.monotonic()
+
+    def jitter(self) -> float:
+        """A share in [0, 1)."""
+        return self._rng.uniform(0.0, 1.0)
+
+
+def agent_discovery_routes(
+    view: CatalogView, source: ViewSource, ask_server: Handler
+) -> list[web.RouteDef]:
+    """The read endpoints: over the view for ?cached and ?stale, everything else at a server."""
+    return [
+        web.route(route.method, route.path, _chosen(view, route.handler, ask_server))
+        for route in discovery_routes(source)
+    ]
+
+
+def _chosen(view: CatalogView, from_view: object, ask_server: Handler) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        options = read_options(query_of(request))
+        if not view.ready.is_set() or not _allows(options, view.age_s or 0.0):
+            return await ask_server(request)
+        return await from_view(request)  # type: ignore[no-any-return, operator]
+
+    return handle
+
+
+def _allows(options: ReadOptions, age_s: float) -> bool:
+    """Tells whether the client takes an answer of this age.
+
+    A filter is left to a server, which knows what it supports.
+    """
+    if options.filter:
+        return False
+    if options.cached:
+        return options.max_age_s is None or age_s <= options.max_age_s
+    return options.consistency is Consistency.STALE

@@ -1,0 +1,188 @@
+"""Requests that this agent does not answer itself go to a server, and to the next one on failure.
+
+Reads may be repeated. Writes are named by a request id, so that servers make a repetition take
+effect once; a blocking query whose server dies is asked again at another. What comes back is handed
+on as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from raftreg.client.api import ANY_STATUS, RegistryClient
+from raftreg.client.options import ParamValue
+from raftreg.errors import ConnectionLost, RaftregError, TooLarge
+from raftreg.http.discovery import query_of
+from raftreg.http.middleware import UNTIMED
+from raftreg.http.params import read_options
+from raftreg.http.problems import TooManyWatches
+from raftreg.http.reply import (
+    GZIP_BYTES_MIN,
+    GZIP_HEAD,
+    Reply,
+    gzip_bytes,
+    header,
+    wants_gzip,
+)
+
+SNAPSHOT_PATH = "/v1/snapshot"
+SNAPSHOT_DEADLINE_S = 600.0
+SNAPSHOT_SILENCE_S = 60.0
+WATCHES_MAX = 4096
+ANSWER_BYTES_MAX = 256 << 20
+_CHUNK_BYTES = 64 * 1024
+_STATUSES = frozenset(status.value for status in HTTPStatus)
+_FORWARDED = frozenset(
+    {"accept", "authorization", "content-type", "x-consul-token", "x-raftreg-request-id"}
+)
+#: Belong to one connection (RFC 9110, section 7.6.1), or are written anew.
+_NOT_HANDED_ON = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "vary",
+    }
+)
+
+
+class ServerProxy:
+    """Hands requests on to servers.
+
+    Args:
+        client: For requests that are answered at once.
+        watch_client: For blocking queries; their connections must not use up the others'.
+        snapshot_bytes_max: Largest snapshot that is handed on.
+    """
+
+    def __init__(
+        self, client: RegistryClient, watch_client: RegistryClient, *, snapshot_bytes_max: int
+    ) -> None:
+        self._client = client
+        self._watch_client = watch_client
+        self._snapshot_bytes_max = snapshot_bytes_max
+        self.watches = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers with what a server says.
+
+        Raises:
+            RaftregError: No server could answer.
+        """
+        if request.path == SNAPSHOT_PATH:
+            return await self._snapshot(request)
+        options = read_options(query_of(request))
+        if not options.index:
+            return await self._ask(request, self._client, 0.0)
+        if self.watches >= WATCHES_MAX:
+            raise TooManyWatches(f"{self.watches} blocking queries wait at this agent already")
+        request[UNTIMED] = True
+        self.watches += 1
+        try:
+            return await self._ask(request, self._watch_client, options.wait_s)
+        finally:
+            self.watches -= 1
+
+    async def _ask(
+        self, request: web.Request, client: RegistryClient, wait_s: float
+    ) -> web.StreamResponse:
+        answer = await client.request(
+            request.method,
+            _raw_path(request),
+            params=_params(request),
+            data=await request.read(),
+            headers=_forwarded(request),
+            wait_s=wait_s,
+            accept=ANY_STATUS,
+            body_bytes_max=ANSWER_BYTES_MAX,
+        )
+        return _reply(request, answer.status, answer.headers, answer.body)
+
+    # -- snapshots: too large to hold ----------------------------------------------------------
+
+    async def _snapshot(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return await self._save(request)
+        answer = await self._client.request(
+            request.method,
+            _raw_path(request),
+            params=_params(request),
+            data=self._bounded(request),
+            headers=_forwarded(request),
+            deadline_s=SNAPSHOT_DEADLINE_S,
+            accept=ANY_STATUS,
+        )
+        return _reply(request, answer.status, answer.headers, answer.body)
+
+    async def _save(self, request: web.Request) -> web.StreamResponse:
+        async with self._client.stream(
+            _raw_path(request),
+            params=_params(request),
+            headers=_forwarded(request),
+            silence_s=SNAPSHOT_SILENCE_S,
+        ) as stream:
+            response = web.StreamResponse(status=stream.status, headers=_handed_on(stream.headers))
+            response.content_type = stream.headers.get("Content-Type", "application/octet-stream")
+            await response.prepare(request)
+            try:
+                async for chunk in stream:
+                    await response.write(chunk)
+            except RaftregError as error:
+                # The head is gone: only a broken connection can tell that this is not all.
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError(error.message) from error
+            await response.write_eof()
+            return response
+
+    async def _bounded(self, request: web.Request) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > self._snapshot_bytes_max:
+                raise TooLarge(f"a snapshot may have at most {self._snapshot_bytes_max} bytes")
+            yield chunk
+        if request.content.exception() is not None:
+            raise ConnectionLost("the snapshot was cut short")
+
+
+def _raw_path(request: web.Request) -> str:
+    """The path as it was sent: what is escaped in a key must stay so."""
+    return request.raw_path.partition("?")[0]
+
+
+def _params(request: web.Request) -> Mapping[str, ParamValue]:
+    return {name: request.query.getall(name) for name in request.query}
+
+
+def _forwarded(request: web.Request) -> dict[str, str]:
+    headers = {name: value for name, value in request.headers.items() if name.lower() in _FORWARDED}
+    # The hop to the server is short; what is compressed is compressed for the client alone.
+    return headers | {"Accept-Encoding": "identity"}
+
+
+def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _NOT_HANDED_ON}
+
+
+def _reply(
+    request: web.Request, status: int, headers: Mapping[str, str], body: bytes
+) -> web.StreamResponse:
+    kind = headers.get("Content-Type", "application/octet-stream")
+    if status not in _STATUSES:
+        return web.Response(status=status, body=body, content_type=kind.partition(";")[0])
+    head = b"".join(header(name, value) for name, value in _handed_on(headers).items())
+    if len(body) >= GZIP_BYTES_MIN and wants_gzip(request):
+        body, head = gzip_bytes(body), head + GZIP_HEAD
+    return Reply(body, status, kind.encode("latin-1", "replace"), head)
