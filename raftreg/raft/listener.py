@@ -17,6 +17,7 @@ from raftreg.raft.security import AuthenticationFailed, HandshakeTimeout
 
 _BACKLOG: Final = 256
 _ACCEPT_RETRY_S: Final = 0.2
+_ACCEPTED_AT_ONCE_MAX: Final = 32
 
 
 class BindFailed(ConfigurationError):
@@ -67,6 +68,7 @@ class Listener:
         self._refused = refused
         self._spawn = spawn
         self._socket: socket.socket | None = None
+        self._retry: asyncio.TimerHandle | None = None
         # Insertion order is age: the first is the one to cut off.
         self._waiting: dict[asyncio.Task[None], Connection] = {}
         self._untouched: set[socket.socket] = set()
@@ -82,24 +84,37 @@ class Listener:
         """
         self._socket = await _bind(bind)
         self._socket.setblocking(False)
-        self._spawn(self._accept(self._socket), "peer-accept")
+        self._watch()
         return Address(bind.host, self._socket.getsockname()[1])
 
     def close(self) -> None:
-        """Closes the listening socket; to be called after the tasks have ended."""
+        """Accepts no more."""
+        if self._retry is not None:
+            self._retry.cancel()
         if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
+            self._socket = None
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _watch(self) -> None:
+        # Not loop.sock_accept: cancelled at the wrong moment it drops a socket it has accepted.
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept, self._socket)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE_MAX):
             try:
-                accepted, remote = await loop.sock_accept(listening)
+                accepted, remote = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError as error:
-                # Out of descriptors, as a rule; the peer waits in the backlog meanwhile.
+                # Out of descriptors, as a rule; peers wait in the backlog meanwhile.
                 self._refused("listener", Disconnected(f"cannot accept: {error}"))
-                await asyncio.sleep(_ACCEPT_RETRY_S)
-                continue
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening.fileno())
+                self._retry = loop.call_later(_ACCEPT_RETRY_S, self._watch)
+                return
+            accepted.setblocking(False)
             self._admit(accepted, str(remote[0]))
 
     def _admit(self, accepted: socket.socket, host: str) -> None:

@@ -183,6 +183,8 @@ class PeerTransport:
         self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._listener is not None:
+            self._listener.close()
         reason = Unwanted("this server is stopping")
         for connection in list(self._connections):
             connection.close(reason)
@@ -190,8 +192,6 @@ class PeerTransport:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        if self._listener is not None:
-            self._listener.close()
         await self._await_closed(_FLUSH_S_MAX)
         for connection in list(self._connections):
             connection.abort(reason)
