@@ -1,0 +1,1 @@
+"""`raftreg demo`: a whole mesh on this host, from real processes."""

@@ -1,0 +1,45 @@
+"""`raftreg server`, `agent`, `dev`: the processes that stay."""
+
+from __future__ import annotations
+
+import click
+
+from raftreg.config import AgentSettings, DevSettings, ServerSettings
+from raftreg_cli import logs, process
+from raftreg_cli.settings_options import settings_options
+
+
+@click.command()
+@settings_options(ServerSettings)
+def server(settings: ServerSettings) -> None:
+    """Run a member of the cluster: Raft, the registry, HTTP, DNS, and this host's agent.
+
+    SIGTERM leaves in order, SIGHUP reads definitions and certificates again.
+    """
+    from raftreg_cli.run_server import run_server  # noqa: PLC0415  # heavy; not for --help
+
+    logs.configure(settings.log_format, settings.log_level)
+    process.run(run_server(settings))
+
+
+@click.command()
+@settings_options(AgentSettings)
+def agent(settings: AgentSettings) -> None:
+    """Run the agent of this host: registration, checks, lease, HTTP, DNS.
+
+    SIGTERM takes the host out of the registry, SIGHUP reads definitions again.
+    """
+    from raftreg_cli.run_agent import run_agent  # noqa: PLC0415  # heavy; not for --help
+
+    logs.configure(settings.log_format, settings.log_level)
+    process.run(run_agent(settings))
+
+
+@click.command()
+@settings_options(DevSettings)
+def dev(settings: DevSettings) -> None:
+    """Run one server in memory, with its agent: to try things on. Nothing is kept."""
+    from raftreg_cli.run_dev import run_dev  # noqa: PLC0415  # heavy; not for --help
+
+    logs.configure(settings.log_format, settings.log_level)
+    process.run(run_dev(settings))
