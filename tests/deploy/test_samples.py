@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +12,8 @@ import pytest
 import yaml
 
 from raftreg.config import AgentSettings, ServerSettings, load
+from raftreg.http.decode import CheckKind
+from raftreg_agent.definitions import load as load_definitions
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONFIG = DEPLOY / "config"
@@ -92,9 +93,16 @@ def test_prometheus_scrapes_and_discovers() -> None:
     assert discovered["consul_sd_configs"][0]["server"] == "127.0.0.1:8500"
 
 
-@pytest.mark.parametrize(
-    "file", sorted(DEPLOY.glob("*/services/*.json")), ids=lambda file: file.stem
-)
-def test_definitions_are_json_of_the_known_shape(file: Path) -> None:
-    """A definition file holds services, checks, or both, and nothing else."""
-    assert set(json.loads(file.read_text())) <= {"service", "services", "check", "checks"}
+def test_the_agent_reads_the_sample_definitions() -> None:
+    """The agent's loader takes every sample, and finds what each is there to show."""
+    found = load_definitions(CONFIG / "services", "web-1")
+    assert set(found.services) == {"web-1", "queue", "worker"}
+    assert [check.kind for check in found.services["web-1"].checks] == [
+        CheckKind.HTTP,
+        CheckKind.TCP,
+    ]
+    assert {name: check.kind for name, check in found.checks.items()} == {
+        "disk": CheckKind.SCRIPT,
+        "search": CheckKind.GRPC,
+    }
+    assert set(load_definitions(DEPLOY / "docker" / "services", "a").services) == {"registry-api"}
