@@ -296,15 +296,18 @@ class Wal:
         self._offset += len(mark)
         return mark
 
-    def _on_synced(self, error: OSError | None) -> None:
+    def _succeeded(self, error: OSError | None) -> bool:
+        """Whether to go on: not after an error, nor once the log was given up on a slow disk."""
         if error is not None:
             self._fail(error)
-            return
-        self._became_durable()
+        return self._failure is None
+
+    def _on_synced(self, error: OSError | None) -> None:
+        if self._succeeded(error):
+            self._became_durable()
 
     def _on_sealed(self, error: OSError | None) -> None:
-        if error is not None:
-            self._fail(error)
+        if not self._succeeded(error):
             return
         first_lsn = self._written_lsn + 1
         name = segment.segment_name(first_lsn)
@@ -324,8 +327,7 @@ class Wal:
         return header + self._encode(preamble) + self._encode_mark()
 
     def _on_created(self, error: OSError | None) -> None:
-        if error is not None:
-            self._fail(error)
+        if not self._succeeded(error):
             return
         self._active.close()
         try:
@@ -336,9 +338,6 @@ class Wal:
         self._became_durable()
 
     def _became_durable(self) -> None:
-        if self._failure is not None:
-            # The log was given up while the disk was slow; what it does now counts no more.
-            return
         self._busy = False
         self._durable_lsn = self._written_lsn
         # The next sync first: the disk works while the callback does.

@@ -121,7 +121,7 @@ def test_power_cut_soon_after_a_kill(seed: int) -> None:
     Recovery must sync it before it marks it as synced, or a power cut then looks like corruption.
     """
     for step in range(1, 4):
-        rig = Rig(seed)
+        rig = Rig(seed, tears=[Tear.SECTORS])
         rig.open(segment_bytes=1 << 20)
         fill(rig.journal, 1, LAST, term=3)
         rig.journal.flush()

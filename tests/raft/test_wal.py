@@ -125,18 +125,26 @@ def test_failed_removal_of_old_segments_is_final() -> None:
     assert len(rig.failures) == 1
 
 
-def test_disk_that_does_not_answer_ends_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for the disk is bounded: past the bound the log fails instead of growing."""
+@pytest.mark.parametrize("answered", range(4))
+def test_disk_that_does_not_answer_ends_the_log(
+    monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """What waits for the disk is bounded: past the bound the log fails instead of growing.
+
+    It may stop to answer at any step of a new segment; what it answers later counts no more.
+    """
     monkeypatch.setattr(wal_module, "UNSYNCED_BYTES_MAX", 10_000)
     rig = Rig()
-    rig.disk.stall(1e9)
-    fill(rig.journal, 1, 1, term=1)
+    fill(rig.journal, 1, 40, term=1)
     rig.journal.flush()
+    for _ in range(answered):
+        rig.events.run_one()
+    durable = list(rig.durable)
     with pytest.raises(DiskFailure, match="does not answer"):
-        fill(rig.journal, 2, 1000, term=1, size_bytes=100)
+        fill(rig.journal, 41, 1000, term=1, size_bytes=100)
     assert len(rig.failures) == 1
     rig.events.run_all()
-    assert (len(rig.failures), rig.durable) == (1, [])
+    assert (len(rig.failures), rig.durable) == (1, durable)
 
 
 def test_disk_that_fails_while_opening_is_reported() -> None:

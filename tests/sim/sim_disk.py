@@ -64,7 +64,7 @@ def _tear(tail: bytes, offset: int, rng: random.Random, tear: Tear) -> bytes:
         case Tear.ZEROS:
             return tail[:cut] + bytes(end - cut)
         case Tear.SECTORS:
-            return _tear_sectors(tail[:end], offset, rng)
+            return _tear_sectors(tail if rng.random() < 0.5 else tail[:end], offset, rng)
 
 
 def _tear_sectors(tail: bytes, offset: int, rng: random.Random) -> bytes:
