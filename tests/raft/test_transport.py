@@ -15,15 +15,9 @@ from raftreg.errors import ConfigurationError
 from raftreg.raft.security import Security
 from raftreg.raft.transport import Address, BindFailed, TransportLimits
 from raftreg.raft.wire import WireError, encode_message
-from tests.raft.transport_rig import FAST, KEY, Node, free_port, running, until
+from tests.raft.transport_rig import FAST, KEY, Node, connect, free_port, running, until
 
 _SECURITIES = [Security.plain(), Security.shared_key(KEY)]
-
-
-async def _connect(*nodes: Node) -> None:
-    for node in nodes:
-        node.transport.set_peers({other.name: other.address for other in nodes})
-    await until(lambda: all(node.is_connected(*(set(nodes) - {node})) for node in nodes))
 
 
 @pytest.mark.parametrize("security", _SECURITIES, ids=repr)
@@ -31,7 +25,7 @@ async def test_messages_arrive_whole_and_in_order(security: Security) -> None:
     """What A sends to B arrives as it was, small and large, in order, under A's id."""
     a, b = Node("a", security=security), Node("b", security=security, host="127.0.0.2")
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         sent = [{"type": "append", "n": n, "entries": [[b"x" * n * 9000, n, 1]]} for n in range(99)]
         assert all(a.transport.send("b", message) for message in sent)
         await until(lambda: len(b.messages) == len(sent))
@@ -43,7 +37,7 @@ async def test_one_encoding_serves_several_peers() -> None:
     """A message encoded once is sent to each peer, sealed for its connection."""
     nodes = [Node(name, security=Security.shared_key(KEY)) for name in "abc"]
     async with running(*nodes):
-        await _connect(*nodes)
+        await connect(*nodes)
         body = encode_message({"type": "append", "term": 3})
         assert nodes[0].transport.send_encoded("b", body)
         assert nodes[0].transport.send_encoded("c", body)
@@ -141,7 +135,7 @@ async def test_a_restarted_peer_is_connected_again_on_the_same_address() -> None
     a, b = Node("a"), Node("b")
     async with running(a):
         async with running(b):
-            await _connect(a, b)
+            await connect(a, b)
         await until(lambda: a.events == [("connected", "b"), ("disconnected", "b")])
         assert not a.transport.send("b", {"type": "x"})
         again = Node("b", port=b.address.port)
@@ -157,7 +151,7 @@ async def test_a_restarted_peer_is_found_on_another_address() -> None:
     a, b = Node("a"), Node("b")
     async with running(a):
         async with running(b):
-            await _connect(a, b)
+            await connect(a, b)
         await until(lambda: not a.is_connected(b))
         moved = Node("b", host="127.0.0.3")
         a.hellos.clear()
@@ -199,7 +193,7 @@ async def test_dropped_peers_are_closed_and_told() -> None:
     """A peer that is wanted no more gets no more, from the same moment on."""
     a, b, c = Node("a"), Node("b"), Node("c")
     async with running(a, b, c):
-        await _connect(a, b, c)
+        await connect(a, b, c)
         a.transport.send("b", {"type": "last"})
         a.transport.set_peers({"c": c.address})
         assert not a.transport.connected("b")
@@ -227,7 +221,7 @@ async def test_idle_connections_stay_up() -> None:
     received = 0
     a, b = Node("a"), Node("b")
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         connection = a.transport._outbound["b"]
         heard_s = connection.heard_at_s
         while received < 20:
@@ -272,7 +266,7 @@ async def test_what_a_callback_raises_is_given_to_on_fault() -> None:
 
     a, b = Node("a"), Node("b", on_message=broken)
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         a.transport.send("b", {"type": "x", "n": 1})
         a.transport.send("b", {"type": "x", "n": 2})
         await until(lambda: len(b.faults) == 2)
@@ -285,7 +279,7 @@ async def test_a_slow_peer_does_not_grow_memory() -> None:
     limits = TransportLimits(outbound_bytes_max=300_000, ping_s=0.05, silence_s_max=60.0)
     a, b = Node("a", limits=limits), Node("b", limits=limits)
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         inbound = b.transport._inbound["a"]
         assert inbound._transport is not None
         inbound._transport.pause_reading()
@@ -306,7 +300,7 @@ async def test_a_message_that_cannot_be_sent_at_all_is_an_error() -> None:
     """Too long or not encodable is a bug of the sender, not a dropped message."""
     a, b = Node("a"), Node("b")
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         with pytest.raises(WireError):
             a.transport.send("b", {"type": "x", "bad": object()})
         with pytest.raises(WireError):
@@ -318,7 +312,7 @@ async def test_stop_sends_what_is_queued() -> None:
     a, b = Node("a"), Node("b")
     async with running(b):
         async with running(a):
-            await _connect(a, b)
+            await connect(a, b)
             a.transport.send("b", {"type": "bye", "data": bytes(1_000_000)})
         await until(lambda: b.messages)
 
@@ -329,7 +323,7 @@ async def test_stop_leaves_no_task() -> None:
     a, b = Node("a"), Node("b")
     async with running(a, b):
         a.transport.set_seeds([Address("127.0.0.1", free_port()), b.address])
-        await _connect(a, b)
+        await connect(a, b)
         assert asyncio.all_tasks() > before
     assert asyncio.all_tasks() == before
 
@@ -339,7 +333,7 @@ async def test_no_callback_is_made_after_stop() -> None:
     a, b = Node("a"), Node("b")
     async with running(b):
         async with running(a):
-            await _connect(a, b)
+            await connect(a, b)
         assert a.events == [("connected", "b")]
 
 
@@ -398,7 +392,7 @@ def test_nagle_is_off() -> None:
     async def nodelay() -> int:
         a, b = Node("a"), Node("b")
         async with running(a, b):
-            await _connect(a, b)
+            await connect(a, b)
             transport = a.transport._outbound["b"]._transport
             assert transport is not None
             sock = transport.get_extra_info("socket")

@@ -13,7 +13,7 @@ import trustme
 from raftreg.errors import ConfigurationError
 from raftreg.raft.security import NameCheck, Security, Side
 from raftreg.raft.transport import TransportLimits
-from tests.raft.transport_rig import FAST, Node, running, until
+from tests.raft.transport_rig import FAST, Node, connect, running, until
 
 _ROLE = "server.dc1.raftreg"
 _LIMITS = TransportLimits(
@@ -52,18 +52,12 @@ def files(tmp_path: Path) -> Files:
     return made
 
 
-async def _connect(a: Node, b: Node) -> None:
-    a.transport.set_peers({"b": b.address})
-    b.transport.set_peers({"a": a.address})
-    await until(lambda: a.is_connected(b) and b.is_connected(a))
-
-
 async def test_messages_travel_over_tls_1_3(files: Files) -> None:
     """A role certificate and one of the node's name both do, and the version is 1.3."""
     a = Node("a", security=files.security("role"), limits=_LIMITS)
     b = Node("b", security=files.security("node-b"), limits=_LIMITS)
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         sent = {"type": "x", "data": bytes(3_000_000)}
         assert a.transport.send("b", sent)
         await until(lambda: b.messages == [("a", sent)])
@@ -145,7 +139,7 @@ async def test_reload_uses_new_files_for_new_connections(files: Files) -> None:
     a = Node("a", security=security, limits=_LIMITS)
     b = Node("b", security=files.security("node-b"), limits=_LIMITS)
     async with running(a, b):
-        await _connect(a, b)
+        await connect(a, b)
         files.issue("role", _ROLE, "renewed.example")
         security.reload()
         assert a.is_connected(b)

@@ -110,6 +110,20 @@ async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Non
             await asyncio.sleep(0.002)
 
 
+async def connect(*nodes: Node) -> None:
+    """Connects all to all, and waits until each end of each connection knows it."""
+    for node in nodes:
+        node.transport.set_peers({other.name: other.address for other in nodes})
+
+    def whole() -> bool:
+        infos = [info for node in nodes for info in node.transport.peers().values()]
+        return len(infos) == len(nodes) * (len(nodes) - 1) and all(
+            info.connected and info.inbound for info in infos
+        )
+
+    await until(whole)
+
+
 class Stranger:
     """A raw connection that says what the test wants."""
 
