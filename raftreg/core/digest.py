@@ -10,6 +10,7 @@ import msgspec
 from raftreg.model import SERF_HEALTH, Check, Node, ServiceInstance
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")
+_fallback = msgspec.msgpack.Encoder()
 
 
 def node_digest(node: Node, services: Iterable[ServiceInstance], checks: Iterable[Check]) -> str:
@@ -23,14 +24,23 @@ def node_digest(node: Node, services: Iterable[ServiceInstance], checks: Iterabl
         services: Its instances, in any order.
         checks: Its checks and those of its instances, in any order.
     """
-    digest = hashlib.sha256(_encoder.encode(_node_fields(node)))
+    digest = hashlib.sha256(_canonical(_node_fields(node)))
     for service in sorted(services, key=lambda row: row.id):
-        digest.update(_encoder.encode(_service_fields(service)))
+        digest.update(_canonical(_service_fields(service)))
     digest.update(b"\xc1")  # a byte that msgpack never uses: services end, checks begin
     for check in sorted(checks, key=lambda row: row.check_id):
         if check.check_id != SERF_HEALTH:
-            digest.update(_encoder.encode(_check_fields(check)))
+            digest.update(_canonical(_check_fields(check)))
     return digest.hexdigest()
+
+
+def _canonical(fields: object) -> bytes:
+    try:
+        return _encoder.encode(fields)
+    except TypeError:
+        # JSON has text keys only, MessagePack bodies may have others, which have no order: taken
+        # as they come, at worst an agent that orders them anew each time syncs once too often.
+        return _fallback.encode(fields)
 
 
 def _node_fields(row: Node) -> object:

@@ -53,52 +53,52 @@ class PlainModel:
         before = copy.copy(self.__dict__)
         self.__dict__.update({k: copy.copy(v) for k, v in before.items()})
         try:
-            return getattr(self, "do_" + type(command).__name__.lower())(command)
+            return getattr(self, "_do_" + type(command).__name__.lower())(command)
         except No as error:
             self.__dict__.update(before)
             return error.args[0] if error.args else "refused"
 
     # -- keys and sessions
 
-    def do_kvop(self, op: c.KVOp) -> Any:
+    def _do_kvop(self, op: c.KVOp) -> Any:
         if op.verb.value.startswith(("get", "check")):
             raise No
-        return self.kv_write(op)
+        return self._kv_write(op)
 
-    def kv_write(self, op: c.KVOp) -> bool:
+    def _kv_write(self, op: c.KVOp) -> bool:
         old = self.kv.get(op.key)
-        holder = old.session if old else None
-        locks = old.lock_index if old else 0
-        match op.verb:
-            case KVVerb.CAS if op.index != (old.modify_index if old else 0):
-                return False
-            case KVVerb.LOCK:
-                if op.session not in self.sessions:
-                    raise No
-                if holder != op.session:
-                    if holder or self.delays.get(op.key, 0) > self.now:
-                        return False
-                    locks += 1
-                holder = op.session
-            case KVVerb.UNLOCK:
-                if not op.session:
-                    raise No
-                if holder != op.session:
-                    return False
-                holder = None
-            case KVVerb.DELETE:
-                self.kv.pop(op.key, None)
-                return True
-            case KVVerb.DELETE_CAS:
-                if old and old.modify_index != op.index:
-                    return False
-                self.kv.pop(op.key, None)
-                return True
-            case KVVerb.DELETE_TREE:
-                self.kv = {k: v for k, v in self.kv.items() if not k.startswith(op.key)}
-                return True
-            case _:
-                pass
+        if op.verb in (KVVerb.LOCK, KVVerb.UNLOCK):
+            return self._kv_hold(op, old)
+        if op.verb in (KVVerb.DELETE, KVVerb.DELETE_CAS, KVVerb.DELETE_TREE):
+            return self._kv_delete(op, old)
+        if op.verb is KVVerb.CAS and op.index != (old.modify_index if old else 0):
+            return False
+        self._kv_put(op, old, old.session if old else None, old.lock_index if old else 0)
+        return True
+
+    def _kv_hold(self, op: c.KVOp, old: KVEntry | None) -> bool:
+        holder, locks = (old.session, old.lock_index) if old else (None, 0)
+        lock = op.verb is KVVerb.LOCK
+        if not op.session or (lock and op.session not in self.sessions):
+            raise No
+        mine = holder == op.session
+        if not lock and not mine:
+            return False
+        if lock and not mine and (holder or self.delays.get(op.key, 0) > self.now):
+            return False
+        self._kv_put(op, old, op.session if lock else None, locks + (lock and not mine))
+        return True
+
+    def _kv_delete(self, op: c.KVOp, old: KVEntry | None) -> bool:
+        if op.verb is KVVerb.DELETE_CAS and old and old.modify_index != op.index:
+            return False
+        tree = op.verb is KVVerb.DELETE_TREE
+        self.kv = {
+            k: v for k, v in self.kv.items() if not (k.startswith(op.key) if tree else k == op.key)
+        }
+        return True
+
+    def _kv_put(self, op: c.KVOp, old: KVEntry | None, holder: str | None, locks: int) -> None:
         self.kv[op.key] = KVEntry(
             key=op.key,
             value=op.value,
@@ -108,9 +108,8 @@ class PlainModel:
             create_index=old.create_index if old else self.index,
             modify_index=self.index,
         )
-        return True
 
-    def do_sessioncreate(self, command: c.SessionCreate) -> Any:
+    def _do_sessioncreate(self, command: c.SessionCreate) -> Any:
         s = command.session
         if s.id in self.sessions or s.node not in self.nodes:
             raise No
@@ -121,11 +120,11 @@ class PlainModel:
         self.sessions[s.id] = replace(s, create_index=self.index, modify_index=self.index)
         return s.id
 
-    def do_sessiondestroy(self, command: c.SessionDestroy) -> bool:
-        self.end(command.id)
+    def _do_sessiondestroy(self, command: c.SessionDestroy) -> bool:
+        self._end(command.id)
         return True
 
-    def end(self, session_id: str) -> None:
+    def _end(self, session_id: str) -> None:
         session = self.sessions.pop(session_id, None)
         if session is None:
             return
@@ -138,89 +137,103 @@ class PlainModel:
                 if session.lock_delay_s:
                     self.delays[key] = self.now + int(session.lock_delay_s * 1000)
 
-    def end_groundless(self) -> None:
+    def _end_groundless(self) -> None:
         for s in list(self.sessions.values()):
             statuses = [
                 self.checks[s.node, i].status if (s.node, i) in self.checks else Status.CRITICAL
                 for i in s.node_checks + s.service_checks
             ]
             if s.node not in self.nodes or Status.CRITICAL in statuses:
-                self.end(s.id)
+                self._end(s.id)
 
     # -- catalog
 
-    def stamp(self, row: Any, old: Any) -> Any:
+    def _stamp(self, row: Any, old: Any) -> Any:
         if old is not None:
             if replace(row, create_index=old.create_index, modify_index=old.modify_index) == old:
                 return old
             return replace(row, create_index=old.create_index, modify_index=self.index)
         return replace(row, create_index=self.index, modify_index=self.index)
 
-    def put_node(self, row: Node) -> Node:
+    def _put_node(self, row: Node) -> Node:
         old = self.nodes.get(row.name)
         row = replace(row, id=row.id or (old.id if old else ""))
         for other in list(self.nodes.values()):
             if row.id and other.id == row.id and other.name != row.name:
-                self.drop_node(other.name)
-        self.nodes[row.name] = self.stamp(row, old)
+                self._drop_node(other.name)
+        self.nodes[row.name] = self._stamp(row, old)
         return self.nodes[row.name]
 
-    def put_service(self, row: ServiceInstance) -> ServiceInstance:
+    def _put_service(self, row: ServiceInstance) -> ServiceInstance:
         key = (row.node, row.id)
-        self.services[key] = self.stamp(row, self.services.get(key))
+        self.services[key] = self._stamp(row, self.services.get(key))
         for check in list(self.checks.values()):
             if (check.node, check.service_id) == key:
-                self.put_check(check)
+                self._put_check(check)
         return self.services[key]
 
-    def put_check(self, row: Check) -> Check:
+    def _put_check(self, row: Check) -> Check:
         owner = self.services.get((row.node, row.service_id))
         name, tags = (owner.name, owner.tags) if owner else ("", ())
         row = replace(row, service_name=name, service_tags=tags)
         key = (row.node, row.check_id)
-        self.checks[key] = self.stamp(row, self.checks.get(key))
+        self.checks[key] = self._stamp(row, self.checks.get(key))
         return self.checks[key]
 
-    def drop_node(self, name: str) -> None:
+    def _drop_node(self, name: str) -> None:
         self.nodes.pop(name, None)
         self.services = {k: v for k, v in self.services.items() if k[0] != name}
         self.checks = {k: v for k, v in self.checks.items() if k[0] != name}
 
-    def drop_service(self, node: str, service_id: str) -> None:
+    def _drop_service(self, node: str, service_id: str) -> None:
         self.services.pop((node, service_id), None)
         for key, check in list(self.checks.items()):
             if check.node == node and service_id and check.service_id == service_id:
                 del self.checks[key]
 
-    def need_service(self, check: Check) -> None:
+    def _need_service(self, check: Check) -> None:
         if check.service_id and (check.node, check.service_id) not in self.services:
             raise No
 
-    def do_register(self, command: c.Register) -> bool:
+    def _do_register(self, command: c.Register) -> bool:
         name = command.node.name
         if not (command.skip_node_update and name in self.nodes):
-            self.put_node(command.node)
+            self._put_node(command.node)
         if command.service:
-            self.put_service(replace(command.service, node=name))
+            self._put_service(replace(command.service, node=name))
         for check in command.checks:
-            self.need_service(replace(check, node=name))
-            self.put_check(replace(check, node=name))
-        self.end_groundless()
+            self._need_service(replace(check, node=name))
+            self._put_check(replace(check, node=name))
+        self._end_groundless()
         return True
 
-    def do_deregister(self, command: c.Deregister) -> bool:
+    def _do_deregister(self, command: c.Deregister) -> bool:
         if command.service_id:
-            self.drop_service(command.node, command.service_id)
+            self._drop_service(command.node, command.service_id)
         elif command.check_id:
             self.checks.pop((command.node, command.check_id), None)
         else:
-            self.drop_node(command.node)
-        self.end_groundless()
+            self._drop_node(command.node)
+        self._end_groundless()
         return True
 
-    def do_nodesync(self, command: c.NodeSync) -> bool:
+    def _do_nodesync(self, command: c.NodeSync) -> bool:
         name = command.node.name
-        self.put_node(command.node)
+        self._put_node(command.node)
+        self._drop_unnamed(command)
+        if (name, "serfHealth") not in self.checks:
+            self._put_check(self._serf(name, alive=True))
+        for service in command.services:
+            self._put_service(replace(service, node=name))
+        for check in command.checks:
+            if check.check_id != "serfHealth":
+                self._need_service(replace(check, node=name))
+                self._put_check(replace(check, node=name))
+        self._end_groundless()
+        return True
+
+    def _drop_unnamed(self, command: c.NodeSync) -> None:
+        name = command.node.name
         named_services = {row.id for row in command.services}
         named_checks = {row.check_id for row in command.checks} | {"serfHealth"}
         for node, check_id in list(self.checks):
@@ -230,19 +243,9 @@ class PlainModel:
         for node, service_id in list(self.services):
             gone = command.full or service_id in command.remove_services
             if node == name and gone and service_id not in named_services:
-                self.drop_service(node, service_id)
-        if (name, "serfHealth") not in self.checks:
-            self.put_check(self.serf(name, alive=True))
-        for service in command.services:
-            self.put_service(replace(service, node=name))
-        for check in command.checks:
-            if check.check_id != "serfHealth":
-                self.need_service(replace(check, node=name))
-                self.put_check(replace(check, node=name))
-        self.end_groundless()
-        return True
+                self._drop_service(node, service_id)
 
-    def serf(self, node: str, *, alive: bool) -> Check:
+    def _serf(self, node: str, *, alive: bool) -> Check:
         return Check(
             node=node,
             check_id="serfHealth",
@@ -251,56 +254,65 @@ class PlainModel:
             output="Agent alive and reachable" if alive else "Agent not live or unreachable",
         )
 
-    def do_setliveness(self, command: c.SetLiveness) -> bool:
+    def _do_setliveness(self, command: c.SetLiveness) -> bool:
         if (command.node, "serfHealth") not in self.checks:
             return False
-        self.put_check(self.serf(command.node, alive=command.alive))
-        self.end_groundless()
+        self._put_check(self._serf(command.node, alive=command.alive))
+        self._end_groundless()
         return True
 
     # -- transactions
 
-    def do_txn(self, command: c.Txn) -> Any:
+    def _do_txn(self, command: c.Txn) -> Any:
         failed = []
         for number, op in enumerate(command.operations):
             try:
-                self.operation(op)
+                self._operation(op)
             except No:
                 failed.append(number)
         if failed:
             raise No((False, failed))
         return (True, [])
 
-    def operation(self, op: c.KVOp | c.NodeOp | c.ServiceOp | c.CheckOp) -> None:
+    def _operation(self, op: c.KVOp | c.NodeOp | c.ServiceOp | c.CheckOp) -> None:
         match op:
             case c.KVOp():
-                self.kv_operation(op)
-            case c.NodeOp(verb=verb, node=row):
-                old = self.nodes.get(row.name)
-                if verb is CatalogVerb.GET and row.id:
-                    old = next((n for n in self.nodes.values() if n.id == row.id), None)
-                if self.wants_write(verb, old, op.index):
-                    self.put_node(row)
-                elif verb is not CatalogVerb.GET:
-                    self.drop_node(row.name)
-            case c.ServiceOp(verb=verb, service=row):
-                if self.wants_write(verb, self.services.get((row.node, row.id)), op.index):
-                    if row.node not in self.nodes:
-                        raise No
-                    self.put_service(row)
-                elif verb is not CatalogVerb.GET:
-                    self.drop_service(row.node, row.id)
-            case c.CheckOp(verb=verb, check=row):
-                if self.wants_write(verb, self.checks.get((row.node, row.check_id)), op.index):
-                    if row.node not in self.nodes:
-                        raise No
-                    self.need_service(row)
-                    self.put_check(row)
-                elif verb is not CatalogVerb.GET:
-                    self.checks.pop((row.node, row.check_id), None)
-        self.end_groundless()
+                self._kv_operation(op)
+            case c.NodeOp():
+                self._node_operation(op.verb, op.node, op.index)
+            case c.ServiceOp():
+                self._service_operation(op.verb, op.service, op.index)
+            case c.CheckOp():
+                self._check_operation(op.verb, op.check, op.index)
+        self._end_groundless()
 
-    def wants_write(self, verb: CatalogVerb, old: Any, index: int) -> bool:
+    def _node_operation(self, verb: CatalogVerb, row: Node, index: int) -> None:
+        old = self.nodes.get(row.name)
+        if verb is CatalogVerb.GET and row.id:
+            old = next((n for n in self.nodes.values() if n.id == row.id), None)
+        if self._wants_write(verb, old, index):
+            self._put_node(row)
+        elif verb is not CatalogVerb.GET:
+            self._drop_node(row.name)
+
+    def _service_operation(self, verb: CatalogVerb, row: ServiceInstance, index: int) -> None:
+        if self._wants_write(verb, self.services.get((row.node, row.id)), index):
+            if row.node not in self.nodes:
+                raise No
+            self._put_service(row)
+        elif verb is not CatalogVerb.GET:
+            self._drop_service(row.node, row.id)
+
+    def _check_operation(self, verb: CatalogVerb, row: Check, index: int) -> None:
+        if self._wants_write(verb, self.checks.get((row.node, row.check_id)), index):
+            if row.node not in self.nodes:
+                raise No
+            self._need_service(row)
+            self._put_check(row)
+        elif verb is not CatalogVerb.GET:
+            self.checks.pop((row.node, row.check_id), None)
+
+    def _wants_write(self, verb: CatalogVerb, old: Any, index: int) -> bool:
         modified = old.modify_index if old else 0
         if verb is CatalogVerb.GET and not old:
             raise No
@@ -310,7 +322,7 @@ class PlainModel:
             raise No
         return verb in (CatalogVerb.SET, CatalogVerb.CAS)
 
-    def kv_operation(self, op: c.KVOp) -> None:
+    def _kv_operation(self, op: c.KVOp) -> None:
         old = self.kv.get(op.key)
         match op.verb:
             case KVVerb.GET:
@@ -324,13 +336,13 @@ class PlainModel:
             case KVVerb.CHECK_NOT_EXISTS:
                 holds = old is None
             case _:
-                holds = self.kv_write(op)
+                holds = self._kv_write(op)
         if not holds:
             raise No
 
     # -- the rest
 
-    def do_configset(self, command: c.ConfigSet) -> bool:
+    def _do_configset(self, command: c.ConfigSet) -> bool:
         key = (command.entry.kind, command.entry.name)
         old = self.config.get(key)
         if command.cas is not None and command.cas != (old.modify_index if old else 0):
@@ -339,13 +351,13 @@ class PlainModel:
         self.config[key] = replace(command.entry, create_index=created, modify_index=self.index)
         return True
 
-    def do_configdelete(self, command: c.ConfigDelete) -> bool:
+    def _do_configdelete(self, command: c.ConfigDelete) -> bool:
         old = self.config.get((command.kind, command.name))
         if old and command.cas is not None and command.cas != old.modify_index:
             return False
         self.config.pop((command.kind, command.name), None)
         return True
 
-    def do_reaptombstones(self, command: c.ReapTombstones) -> bool:
+    def _do_reaptombstones(self, command: c.ReapTombstones) -> bool:
         del command
         return True

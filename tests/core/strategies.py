@@ -46,14 +46,17 @@ SERVICES = ("api", "web")
 CHECKS = ("c1", "c2", "serfHealth")
 TAGS = ("blue", "green")
 
-keys = st.sampled_from(KEYS)
+# Two keys come often, so that a sequence does several things to one key.
+_WRITES_OFTEN = (KVVerb.SET, KVVerb.SET, KVVerb.DELETE, KVVerb.LOCK, KVVerb.LOCK)
+
+keys = st.sampled_from((*KEYS, "a/b", "a/b", "a/b", "b", "b"))
 node_names = st.sampled_from(NODES)
 indexes = st.integers(0, 12)
 statuses = st.sampled_from(list(Status))
 
 kv_ops = st.builds(
     KVOp,
-    verb=st.sampled_from(list(KVVerb)),
+    verb=st.sampled_from([*KVVerb, *_WRITES_OFTEN]),
     key=keys,
     value=st.sampled_from([b"", b"x", b"y"]),
     flags=st.integers(0, 2),
@@ -142,23 +145,39 @@ config_deletes = st.builds(
 )
 reaps = st.builds(ReapTombstones, up_to_index=st.integers(0, 40))
 
-#: Commands of the small world, restores left out.
-commands: st.SearchStrategy[Command] = st.one_of(
-    kv_ops,
-    kv_ops,
-    registers,
-    deregisters,
-    syncs,
-    liveness,
+txns_often_sound = st.builds(Txn, operations=st.lists(kv_ops, min_size=1, max_size=3).map(tuple))
+session_commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(SessionCreate, session=session_rows),
     st.builds(SessionCreate, session=session_rows),
     st.builds(SessionDestroy, id=st.sampled_from(SESSIONS), expired=st.booleans()),
-    txns,
-    config_sets,
-    config_deletes,
-    reaps,
 )
-#: A command with the milliseconds that pass before it.
-timed_commands = st.tuples(st.sampled_from([0, 1, 14_999, 15_000]), commands)
+#: Themes: commands that meddle with each other, so that sequences of one get somewhere.
+kv_theme: st.SearchStrategy[Command] = st.one_of(kv_ops, kv_ops, txns_often_sound, reaps)
+catalog_theme: st.SearchStrategy[Command] = st.one_of(registers, deregisters, syncs, liveness, txns)
+lock_theme: st.SearchStrategy[Command] = st.one_of(
+    kv_ops, kv_ops, session_commands, syncs, liveness, deregisters, txns
+)
+#: Commands of the small world, restores left out.
+commands: st.SearchStrategy[Command] = st.one_of(
+    kv_theme, catalog_theme, session_commands, config_sets, config_deletes
+)
+
+
+def _timed(
+    theme: st.SearchStrategy[Command], min_size: int, max_size: int
+) -> st.SearchStrategy[list[tuple[int, Command]]]:
+    passing = st.sampled_from([0, 0, 1, 14_999, 15_000])
+    return st.lists(st.tuples(passing, theme), min_size=min_size, max_size=max_size)
+
+
+#: Sequences of (milliseconds that pass before the command, the command).
+scripts = st.one_of(
+    _timed(commands, 0, 6),
+    _timed(kv_theme, 8, 20),
+    _timed(catalog_theme, 8, 20),
+    _timed(lock_theme, 8, 20),
+    _timed(commands, 10, 25),
+)
 
 # -- any shape ---------------------------------------------------------------------------------
 

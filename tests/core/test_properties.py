@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -18,10 +19,11 @@ from raftreg.core.delta import decode_deltas, encode_deltas
 from raftreg.core.results import Refused, TxnResult, decode_result, encode_result
 from raftreg.core.snapshot import restore, snapshot
 from raftreg.core.state import State
+from raftreg.model import Status
 from tests.core import strategies as world
 from tests.core.plain_model import PlainModel
 
-scripts = st.lists(world.timed_commands, max_size=14)
+scripts = world.scripts
 
 
 def visible(state: State) -> tuple[dict[Any, Any], ...]:
@@ -81,7 +83,7 @@ def test_no_command_whatever_it_holds_raises(script: list[Command]) -> None:
     assert b"".join(snapshot(restore([image]))) == image
 
 
-@given(scripts, st.integers(0, 14))
+@given(scripts, st.integers(0, 20))
 def test_the_same_commands_give_the_same_bytes(script: list[tuple[int, Command]], cut: int) -> None:
     """Also over the wire, and when a server starts from a snapshot in the middle."""
     one, other = State(), State()
@@ -101,66 +103,73 @@ Watch = tuple[Callable[[], query.Found[Any]], tuple[Topic, ...]]
 def catalog_watches(catalog: Catalog) -> dict[str, Watch]:
     """Every query over the catalog, with what its watchers wait on."""
     found: dict[str, Watch] = {}
-    for meta in ((), (("env", "prod"),)):
-        found[f"nodes {meta}"] = (lambda m=meta: query.nodes(catalog, m), query.topics_nodes())
-        found[f"services {meta}"] = (
-            lambda m=meta: query.services(catalog, m),
-            query.topics_services(meta),
-        )
-        for state in ("any", "passing", "warning", "critical"):
-            found[f"state {state} {meta}"] = (
-                lambda s=state, m=meta: query.checks_in_state(catalog, s, m),
-                query.topics_checks_in_state(state, meta),
-            )
-        for name in (*world.SERVICES, "none"):
-            found[f"service {name} {meta}"] = (
-                lambda n=name, m=meta: query.service_instances(catalog, n, ("blue",), m),
-                query.topics_service(name),
-            )
-            found[f"checks of {name} {meta}"] = (
-                lambda n=name, m=meta: query.checks_of_service(catalog, n, m),
-                query.topics_checks_of_service(name),
-            )
-            for passing in (False, True):
-                found[f"health {name} {passing} {meta}"] = (
-                    lambda n=name, p=passing, m=meta: query.health_service(catalog, n, (), p, m),
-                    query.topics_health_service(name),
-                )
     for name in (*world.NODES, *world.NODE_IDS, "none"):
-        found[f"node {name}"] = (
-            lambda n=name: query.node(catalog, n),
-            query.topics_node(name),
-        )
-        found[f"node checks {name}"] = (
-            lambda n=name: query.checks_of_node(catalog, n),
+        found[f"node {name}"] = (partial(query.node, catalog, name), query.topics_node(name))
+        found[f"checks of node {name}"] = (
+            partial(query.checks_of_node, catalog, name),
             query.topics_checks_of_node(name),
         )
+    for meta in ((), (("env", "prod"),)):
+        found |= filtered_watches(catalog, meta)
+    return found
+
+
+def filtered_watches(catalog: Catalog, meta: query.MetaFilter) -> dict[str, Watch]:
+    """The queries that can be restricted to some nodes."""
+    found: dict[str, Watch] = {
+        f"nodes {meta}": (partial(query.nodes, catalog, meta), query.topics_nodes()),
+        f"services {meta}": (
+            partial(query.services, catalog, meta),
+            query.topics_services(meta),
+        ),
+    }
+    for state in ("any", *Status):
+        found[f"state {state} {meta}"] = (
+            partial(query.checks_in_state, catalog, state, meta),
+            query.topics_checks_in_state(state, meta),
+        )
+    for name in (*world.SERVICES, "none"):
+        found[f"service {name} {meta}"] = (
+            partial(query.service_instances, catalog, name, ("blue",), meta),
+            query.topics_service(name),
+        )
+        found[f"checks of {name} {meta}"] = (
+            partial(query.checks_of_service, catalog, name, meta),
+            query.topics_checks_of_service(name),
+        )
+        for passing in (False, True):
+            found[f"health {name} {passing} {meta}"] = (
+                partial(query.health_service, catalog, name, (), passing, meta),
+                query.topics_health_service(name),
+            )
     return found
 
 
 def state_watches(state: State) -> dict[str, Watch]:
     """Every other query, likewise."""
-    found: dict[str, Watch] = {"sessions": (lambda: query.sessions(state), query.topics_sessions())}
+    found: dict[str, Watch] = {
+        "sessions": (partial(query.sessions, state), query.topics_sessions())
+    }
     for key in (*world.KEYS, "none"):
-        found[f"key {key}"] = (lambda k=key: query.kv_get(state, k), query.topics_kv(key))
+        found[f"key {key}"] = (partial(query.kv_get, state, key), query.topics_kv(key))
     for prefix in world.PREFIXES:
         topics = query.topics_kv_prefix(prefix)
-        found[f"tree {prefix}"] = (lambda p=prefix: query.kv_list(state, p), topics)
-        found[f"keys {prefix}"] = (lambda p=prefix: query.kv_keys(state, p, "/"), topics)
+        found[f"tree {prefix}"] = (partial(query.kv_list, state, prefix), topics)
+        found[f"keys {prefix}"] = (partial(query.kv_keys, state, prefix, "/"), topics)
     for name in (*world.SESSIONS, "none"):
         found[f"session {name}"] = (
-            lambda n=name: query.session_info(state, n),
+            partial(query.session_info, state, name),
             query.topics_session(name),
         )
     for name in (*world.NODES, "none"):
         found[f"sessions of {name}"] = (
-            lambda n=name: query.sessions_of_node(state, n),
+            partial(query.sessions_of_node, state, name),
             query.topics_sessions_of_node(name),
         )
     for kind in ("service-defaults", "proxy-defaults", "none"):
         topics = query.topics_config(kind)
-        found[f"config {kind}"] = (lambda k=kind: query.config_list(state, k), topics)
-        found[f"config web {kind}"] = (lambda k=kind: query.config_get(state, k, "web"), topics)
+        found[f"config {kind}"] = (partial(query.config_list, state, kind), topics)
+        found[f"config web {kind}"] = (partial(query.config_get, state, kind, "web"), topics)
     return found
 
 
