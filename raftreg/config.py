@@ -181,7 +181,7 @@ class ServerSettings(_Process, frozen=True, kw_only=True):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
-    election_timeout_s: tuple[Seconds, Seconds] = (0.25, 0.45)
+    election_timeout_s: tuple[Seconds, Seconds] = (0.4, 0.8)
     reap_after_s: Seconds = 72 * 3600.0
 
     def agent(self) -> AgentSettings:

@@ -46,7 +46,7 @@ async def peers(call: Call, stale: bool) -> None:
 
 @raft.command("add")
 @click.argument("address", metavar="HOST[:RAFTPORT]")
-@click.option("--id", "server_id", required=True, help="Its id: `server-id` in its data dir.")
+@click.option("--id", "server_id", required=True, help="Its id: `raft/server-id` in its data dir.")
 @click.option("--name", required=True, help="Its node name.")
 @with_client
 async def add(call: Call, address: str, server_id: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The shell of a long-running process: event loop, signals, word to the service supervisor."""
+"""The shell of a long-running process: event loop and signals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -49,21 +48,3 @@ def stop_on_signals(reload: Callable[[], None]) -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
-
-
-def notify(state: str) -> None:
-    """Tells systemd about this process (sd_notify(3)); nothing happens without it.
-
-    Args:
-        state: For example "READY=1" or "STOPPING=1".
-    """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return
-    # A leading "@" stands for the NUL byte of Linux's abstract sockets.
-    target = "\0" + address[1:] if address[0] == "@" else address
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection,
-    ):
-        connection.sendto(state.encode(), target)

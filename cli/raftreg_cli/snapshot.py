@@ -69,8 +69,7 @@ def inspect(file: Path, output: Output) -> None:
     """Verify FILE and show what is in it; asks nobody."""
     found = snapshot_file.inspect(file)
     tables = {
-        name: {"rows": table.rows, "bytes": table.bytes}
-        for name, table in found.tables.items()
+        name: {"rows": table.rows, "bytes": table.bytes} for name, table in found.tables.items()
     }
     data = {"meta": found.meta, "state_bytes": found.state_bytes, "tables": tables}
     rows = [(name, table["rows"], table["bytes"]) for name, table in tables.items()]
