@@ -51,7 +51,7 @@ def problem(error: RaftregError, headers: Mapping[str, str] | None = None) -> we
     text that the request may still take effect.
     """
     text = NO_LEADER_TEXT if isinstance(error, NoLeader) else error.message
-    if not error.definite and "may still" not in text:
+    if not error.definite and "may " not in text:
         text = f"{text}: the outcome is unknown, the write may still commit"
     extra = dict(headers or {})
     extra["X-Raftreg-Error"] = error.code

@@ -1,0 +1,1 @@
+"""A server: HTTP over the replicated registry, leases, the feed of views."""

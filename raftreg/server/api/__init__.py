@@ -1,0 +1,1 @@
+"""The HTTP API of a server, one module a noun."""

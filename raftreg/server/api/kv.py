@@ -1,0 +1,195 @@
+"""/v1/kv: https://developer.hashicorp.com/consul/api-docs/kv."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from raftreg.core import query
+from raftreg.core.commands import KVOp, KVVerb
+from raftreg.errors import InvalidRequest, TooLarge
+from raftreg.http.discovery import read_head_bytes, shared_reply
+from raftreg.http.json import dumps
+from raftreg.http.middleware import UNTIMED
+from raftreg.http.params import Query, ReadOptions, parse_uint, read_options
+from raftreg.http.problems import check_datacenter
+from raftreg.http.render import kv_json
+from raftreg.http.reply import FALSE, TEXT, TRUE, Reply, json_reply
+from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX
+from raftreg.server.api.context import Context, split_target
+from raftreg.server.writes import read_body
+
+PREFIX = "/v1/kv/"
+_NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
+_LEADER = (
+    b"X-Consul-KnownLeader: true\r\nX-Consul-LastContact: 0\r\n"
+    b"X-Consul-Effective-Consistency: leader\r\n"
+)
+
+
+class KV:
+    """The key-value endpoints.
+
+    Args:
+        context: The collaborators.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._datacenter = context.settings.datacenter
+        self._read_timeout_s = context.settings.http.read_timeout_s
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to mount."""
+        path = PREFIX + "{key:.*}"
+        return [
+            web.get(path, self.get),
+            web.put(path, self.put),
+            web.delete(path, self.delete),
+        ]
+
+    async def get(self, request: web.Request) -> Reply:
+        """One key, a tree (`?recurse`) or key names (`?keys`)."""
+        key, params = split_target(request, PREFIX)
+        if not params:
+            return await self._get_now(request, key)
+        options = read_options(params)
+        check_datacenter(options.dc, self._datacenter)
+        if options.index:
+            request[UNTIMED] = True
+        if "keys" in params:
+            return await self._keys(request, key, params, options)
+        if "recurse" in params:
+            return await self._tree(request, key, options)
+        return await self._get(request, key, params, options)
+
+    async def _get_now(self, request: web.Request, key: str) -> Reply:
+        """The hot path: one key, no options."""
+        _check_key(key)
+        await self._context.replica.read_index(self._read_timeout_s)
+        found = query.kv_get(self._context.machine.state, key)
+        head = b"X-Consul-Index: %d\r\n" % found.index + _LEADER
+        if found.value is None:
+            return Reply(b"", 404, TEXT, head)
+        return json_reply(request, dumps([kv_json(found.value)]), head)
+
+    async def _get(
+        self, request: web.Request, key: str, params: Query, options: ReadOptions
+    ) -> Reply:
+        _check_key(key)
+        found = await self._context.reads.find(
+            options, query.topics_kv(key), lambda state: query.kv_get(state, key)
+        )
+        head = read_head_bytes(found.index, self._context.reads.head(options))
+        entry = found.value
+        if entry is None:
+            return Reply(b"", 404, TEXT, head)
+        if "raw" in params:
+            return Reply(entry.value, 200, TEXT, head + _NOSNIFF)
+        return json_reply(request, dumps([kv_json(entry)], pretty=options.pretty), head)
+
+    async def _tree(self, request: web.Request, prefix: str, options: ReadOptions) -> Reply:
+        found = await self._context.reads.find(
+            options, query.topics_kv_prefix(prefix), lambda state: query.kv_list(state, prefix)
+        )
+
+        def body() -> bytes:
+            return dumps([kv_json(entry) for entry in found.value], pretty=options.pretty)
+
+        head = read_head_bytes(found.index, self._context.reads.head(options))
+        if not found.value:
+            return Reply(b"", 404, TEXT, head)
+        if not options.index:
+            return json_reply(request, body(), head)
+        key = ("kv-tree", prefix, options.pretty)
+        return shared_reply(self._context.reads.rendered, request, key, found.index, head, body)
+
+    async def _keys(
+        self, request: web.Request, prefix: str, params: Query, options: ReadOptions
+    ) -> Reply:
+        separator = params.get("separator", "")
+        found = await self._context.reads.find(
+            options,
+            query.topics_kv_prefix(prefix),
+            lambda state: query.kv_keys(state, prefix, separator),
+        )
+        head = read_head_bytes(found.index, self._context.reads.head(options))
+        if not found.value:
+            return Reply(b"", 404, TEXT, head)
+        return json_reply(request, dumps(found.value, pretty=options.pretty), head)
+
+    async def put(self, request: web.Request) -> Reply:
+        """Writes a key; `false` when a condition (`?cas`, `?acquire`, `?release`) does not hold."""
+        key, params = split_target(request, PREFIX)
+        _check_key(key)
+        _check_conflicts(params, ("cas", "acquire", "release"))
+        check_datacenter(params.get("dc", ""), self._datacenter)
+        value = await read_value(request)
+        result = await self._context.writes.run(request, _put_op(key, params, value))
+        return Reply(TRUE if result is True else FALSE)
+
+    async def delete(self, request: web.Request) -> Reply:
+        """Deletes a key, or a tree (`?recurse`)."""
+        key, params = split_target(request, PREFIX)
+        _check_conflicts(params, ("recurse", "cas"))
+        check_datacenter(params.get("dc", ""), self._datacenter)
+        if "recurse" in params:
+            _check_length(key)
+            op = KVOp(verb=KVVerb.DELETE_TREE, key=key)
+        elif "cas" in params:
+            _check_key(key)
+            op = KVOp(verb=KVVerb.DELETE_CAS, key=key, index=_number(params, "cas"))
+        else:
+            _check_key(key)
+            op = KVOp(verb=KVVerb.DELETE, key=key)
+        result = await self._context.writes.run(request, op)
+        return Reply(TRUE if result is True else FALSE)
+
+
+def _put_op(key: str, params: Query, value: bytes) -> KVOp:
+    """The operation that a PUT asks for."""
+    if not params:
+        return KVOp(verb=KVVerb.SET, key=key, value=value)
+    flags = _number(params, "flags")
+    if "cas" in params:
+        index = _number(params, "cas")
+        return KVOp(verb=KVVerb.CAS, key=key, value=value, flags=flags, index=index)
+    for name, verb in (("acquire", KVVerb.LOCK), ("release", KVVerb.UNLOCK)):
+        if name in params:
+            session = params[name]
+            return KVOp(verb=verb, key=key, value=value, flags=flags, session=session)
+    return KVOp(verb=KVVerb.SET, key=key, value=value, flags=flags)
+
+
+async def read_value(request: web.Request) -> bytes:
+    """The body of a KV write.
+
+    Raises:
+        TooLarge: It is over 512 KiB.
+    """
+    return await read_body(request, KV_VALUE_BYTES_MAX)
+
+
+def _number(params: Query, name: str) -> int:
+    text = params.get(name)
+    if text is None:
+        return 0
+    return parse_uint(text, f"Invalid {name} value {text[:32]!r}: it must be an unsigned number")
+
+
+def _check_key(key: str) -> None:
+    if not key:
+        raise InvalidRequest("Missing key name")
+    _check_length(key)
+
+
+def _check_length(key: str) -> None:
+    if len(key) * 4 > KV_KEY_BYTES_MAX and len(key.encode()) > KV_KEY_BYTES_MAX:
+        raise TooLarge(f"Key name too long, max size: {KV_KEY_BYTES_MAX} bytes.")
+
+
+def _check_conflicts(params: Query, names: tuple[str, ...]) -> None:
+    if not params:
+        return
+    given = [name for name in names if name in params]
+    if len(given) > 1:
+        raise InvalidRequest(f"Conflicting flags: {', '.join(given)}")

@@ -1,0 +1,230 @@
+"""/v1/status and /v1/operator: who leads, who takes part, and changes of that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from raftreg.errors import InvalidRequest, NoLeader, NotFound
+from raftreg.http.discovery import options_of, query_of
+from raftreg.http.json import dumps
+from raftreg.http.params import Consistency, ReadOptions
+from raftreg.http.render import Json
+from raftreg.http.reply import TRUE, Reply
+from raftreg.raft.api import PeerStatus, ReplicaStatus, Role, Server
+from raftreg.server.api.context import Context
+
+#: A server that the leader has not heard for longer is unhealthy; as in Consul's autopilot.
+LAST_CONTACT_THRESHOLD_S = 0.2
+TRAILING_LOGS_MAX = 250
+PROTOCOL_VERSION = "3"
+
+
+class Operator:
+    """The cluster's own endpoints.
+
+    Args:
+        context: The collaborators.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._datacenter = context.settings.datacenter
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to mount."""
+        transfer = "/v1/operator/raft/transfer-leader"
+        return [
+            web.get("/v1/status/leader", self.leader),
+            web.get("/v1/status/peers", self.peers),
+            web.get("/v1/operator/raft/configuration", self.configuration),
+            web.delete("/v1/operator/raft/peer", self.remove),
+            web.put("/v1/operator/raft/add", self.add),
+            web.put(transfer, self.transfer),
+            web.post(transfer, self.transfer),
+            web.get("/v1/operator/autopilot/health", self.health),
+            web.get("/v1/operator/autopilot/configuration", self.autopilot),
+        ]
+
+    def _status(self) -> ReplicaStatus:
+        return self._context.replica.status()
+
+    async def leader(self, request: web.Request) -> Reply:
+        """`"ip:port"` of the leader, `""` when none is known."""
+        options_of(request, self._datacenter)
+        status = self._status()
+        for server in status.servers:
+            if server.id == status.leader_id:
+                return Reply(dumps(server.address))
+        return Reply(b'""')
+
+    async def peers(self, request: web.Request) -> Reply:
+        """`"ip:port"` of all voters."""
+        options_of(request, self._datacenter)
+        addresses = sorted(server.address for server in self._status().servers if server.voter)
+        return Reply(dumps(addresses))
+
+    async def configuration(self, request: web.Request) -> Reply:
+        """The members, as this server has them; linearizable unless `?stale`."""
+        options = options_of(request, self._datacenter)
+        await self._context.reads.ready(options)
+        status = self._status()
+        body = {
+            "Servers": [_server_json(server, status) for server in status.servers],
+            "Index": status.commit_index,
+        }
+        return Reply(dumps(body, pretty=options.pretty))
+
+    async def remove(self, request: web.Request) -> Reply:
+        """Removes a member, named by `?id=` or `?address=`."""
+        options_of(request, self._datacenter)
+        server = self._named(request)
+        await self._context.replica.remove_server(server.id)
+        return Reply(b"", kind=b"text/plain; charset=utf-8")
+
+    async def add(self, request: web.Request) -> Reply:
+        """Adds a member: `?id=`, `?address=host:port`, `?name=`; it votes once it caught up."""
+        options_of(request, self._datacenter)
+        params = query_of(request)
+        server_id, address = params.get("id", ""), params.get("address", "")
+        if not server_id or not address:
+            raise InvalidRequest("Must specify ?id and ?address (host:port) of the server to add")
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise InvalidRequest(f"Invalid address {address[:64]!r}: it must be host:port")
+        name = params.get("name", "") or server_id
+        await self._context.replica.add_server(Server(id=server_id, name=name, address=address))
+        return Reply(TRUE)
+
+    async def transfer(self, request: web.Request) -> Reply:
+        """Hands leadership to `?id=`, or to the member furthest ahead."""
+        options_of(request, self._datacenter)
+        params = query_of(request)
+        target = self._named(request).id if "id" in params or "address" in params else None
+        leader = await self._context.replica.transfer_leadership(target)
+        return Reply(dumps({"Success": True, "Leader": leader}))
+
+    async def health(self, request: web.Request) -> Reply:
+        """How each member stands; 429 when the cluster is not healthy, as in Consul."""
+        options = options_of(request, self._datacenter)
+        status = await self._leaders_status(options)
+        body = health_json(status)
+        code = 200 if body["Healthy"] else 429
+        return Reply(dumps(body, pretty=options.pretty), code)
+
+    async def autopilot(self, request: web.Request) -> Reply:
+        """The rules that servers keep by themselves; they are fixed."""
+        options = options_of(request, self._datacenter)
+        body = {
+            "CleanupDeadServers": False,
+            "LastContactThreshold": f"{round(LAST_CONTACT_THRESHOLD_S * 1000)}ms",
+            "MaxTrailingLogs": TRAILING_LOGS_MAX,
+            "MinQuorum": 0,
+            "ServerStabilizationTime": "0s",
+            "RedundancyZoneTag": "",
+            "DisableUpgradeMigration": True,
+            "UpgradeVersionTag": "",
+            "CreateIndex": 0,
+            "ModifyIndex": 0,
+        }
+        return Reply(dumps(body, pretty=options.pretty))
+
+    async def _leaders_status(self, options: ReadOptions) -> ReplicaStatus:
+        """The leader's view, since only it knows how far the others are."""
+        if options.consistency is Consistency.STALE:
+            return self._status()
+        answer = await self._context.replica.ask_leader(STATUS_QUESTION)
+        try:
+            return decode_status(answer)
+        except msgspec.DecodeError as error:
+            raise NoLeader(f"the leader's answer can't be read: {error}") from error
+
+    def _named(self, request: web.Request) -> Server:
+        """The member that the query names."""
+        params = query_of(request)
+        by_id, by_address = params.get("id", ""), params.get("address", "")
+        if bool(by_id) == bool(by_address):
+            raise InvalidRequest("Must specify either ?id with the server's ID or ?address")
+        for server in self._status().servers:
+            if by_id in {server.id, server.name} if by_id else server.address == by_address:
+                return server
+        raise NotFound(f"no server {(by_id or by_address)[:64]!r} in the Raft configuration")
+
+
+STATUS_QUESTION = b"\xa6status"  #: msgpack text "status"; renewals are maps
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(ReplicaStatus)
+
+
+def encode_status(status: ReplicaStatus) -> bytes:
+    """A status for another server."""
+    return _encode(status)
+
+
+def decode_status(data: bytes) -> ReplicaStatus:
+    """The reverse of `encode_status`.
+
+    Raises:
+        msgspec.DecodeError: The bytes are none.
+    """
+    return _decoder.decode(data)
+
+
+def _server_json(server: Server, status: ReplicaStatus) -> Json:
+    return {
+        "ID": server.id,
+        "Node": server.name,
+        "Address": server.address,
+        "Leader": server.id == status.leader_id,
+        "ProtocolVersion": PROTOCOL_VERSION,
+        "Voter": server.voter,
+    }
+
+
+def health_json(status: ReplicaStatus) -> Json:
+    """Autopilot's health: each member's, the cluster's, and how many may fail."""
+    servers = [_health_of(server, status) for server in status.servers]
+    voters = [entry for entry in servers if entry["Voter"]]
+    healthy = sum(1 for entry in voters if entry["Healthy"])
+    quorum = len(voters) // 2 + 1
+    return {
+        "Healthy": bool(servers) and all(entry["Healthy"] for entry in servers),
+        "FailureTolerance": max(healthy - quorum, 0),
+        "Servers": servers,
+    }
+
+
+def _health_of(server: Server, status: ReplicaStatus) -> Json:
+    is_self = server.id == status.id
+    peer = status.peers.get(server.id)
+    contact_s = 0.0 if is_self else _contact_s(peer)
+    last_index = status.last_log_index if is_self else (peer.match_index if peer else 0)
+    trailing = status.last_log_index - last_index
+    healthy = is_self or (
+        peer is not None
+        and peer.connected
+        and contact_s is not None
+        and contact_s <= LAST_CONTACT_THRESHOLD_S
+        and trailing <= TRAILING_LOGS_MAX
+    )
+    entry: dict[str, Any] = {
+        "ID": server.id,
+        "Name": server.name,
+        "Address": server.address,
+        "SerfStatus": "alive" if is_self or (peer and peer.connected) else "failed",
+        "Version": "",
+        "Leader": server.id == status.leader_id and status.role is Role.LEADER,
+        "LastContact": "never" if contact_s is None else f"{contact_s * 1000:.3f}ms",
+        "LastTerm": status.term,
+        "LastIndex": last_index,
+        "Healthy": healthy,
+        "Voter": server.voter,
+    }
+    return entry
+
+
+def _contact_s(peer: PeerStatus | None) -> float | None:
+    return None if peer is None else peer.contact_age_s

@@ -1,0 +1,196 @@
+"""A server's HTTP process: the wiring of replica, state machine, leases and API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from random import Random
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from raftreg.clock import Clock, new_id
+from raftreg.config import ServerSettings
+from raftreg.errors import ConfigurationError, InvalidRequest, NotProposed
+from raftreg.http.discovery import discovery_routes
+from raftreg.http.meter import HttpMeter
+from raftreg.http.middleware import answer_errors
+from raftreg.http.watch import WatchHub
+from raftreg.raft.api import ReplicaAPI
+from raftreg.server.api.catalog import Catalog
+from raftreg.server.api.context import Context
+from raftreg.server.api.internal import Internal
+from raftreg.server.api.kv import KV
+from raftreg.server.api.session import Sessions
+from raftreg.server.api.snapshot import Snapshots
+from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
+from raftreg.server.api.txn import Transactions
+from raftreg.server.leases import Leases
+from raftreg.server.machine import RegistryMachine
+from raftreg.server.metrics import MetricsPage, ServerCollector
+from raftreg.server.reads import Reads
+from raftreg.server.renewals import RenewalQueue
+from raftreg.server.upkeep import Upkeep
+from raftreg.server.viewfeed import ViewFeed
+from raftreg.server.writes import Writes
+
+REQUEST_LINE_BYTES_MAX = 64 * 1024  #: a key of 8 KiB with every byte escaped, and a query
+LISTEN_BACKLOG = 4096
+SHUTDOWN_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class RegistryServer:
+    """HTTP API, leases and view feed over a replica.
+
+    Args:
+        settings: Addresses and limits.
+        replica: Replicates `machine`; started and stopped by the caller.
+        machine: The registry.
+        clock: Source of time.
+        rng: Source of jitter and of ids.
+        extra_routes: More to mount in the same application (the embedded agent's).
+
+    Attributes:
+        hub: Wakes blocking queries of this process.
+        metrics: Takes the collectors of other parts of the process.
+        port: The HTTP port, once started (settings may ask for any free one).
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        replica: ReplicaAPI,
+        machine: RegistryMachine,
+        clock: Clock,
+        rng: Random,
+        *,
+        extra_routes: Iterable[web.RouteDef] = (),
+    ) -> None:
+        self.settings = settings
+        self.hub = WatchHub(settings.http.watchers_max)
+        self.metrics = CollectorRegistry()
+        self.port = settings.http_port
+        self.meter = HttpMeter()
+        self.leases = Leases(
+            replica,
+            machine,
+            clock,
+            node_ttl_s=settings.lease_ttl_s,
+            reap_after_s=settings.reap_after_s,
+        )
+        self.reads = Reads(
+            replica,
+            machine,
+            self.hub,
+            clock,
+            rng,
+            datacenter=settings.datacenter,
+            timeout_s=settings.http.read_timeout_s,
+        )
+
+        def make_id() -> str:
+            return new_id(rng)
+
+        self._replica = replica
+        self._clock = clock
+        self._upkeep = Upkeep(replica, machine, clock, make_id)
+        self._context = Context(
+            settings=settings,
+            replica=replica,
+            machine=machine,
+            reads=self.reads,
+            writes=Writes(replica, settings.http.write_timeout_s),
+            renewals=RenewalQueue(replica),
+            leases=self.leases,
+            feed=ViewFeed(machine, self.hub, self._upkeep.epoch),
+            clock=clock,
+            new_id=make_id,
+        )
+        self._extra_routes = list(extra_routes)
+        self._loops: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+        self.metrics.register(self.meter)
+        self.metrics.register(ServerCollector(replica, machine, self.hub, self.leases))
+        replica.on_question(self._answer)
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Listens, and begins to work.
+
+        Args:
+            tasks: Owns the server's tasks; `stop` ends them.
+
+        Raises:
+            ConfigurationError: The address can't be listened on.
+        """
+        for loop in (
+            self.leases.run(tasks),
+            self._context.renewals.run(tasks),
+            self._upkeep.run(),
+        ):
+            self._loops.append(tasks.create_task(loop))
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            # A client that goes away ends its blocking query, and is forgotten at once.
+            handler_cancellation=True,
+            keepalive_timeout=self.settings.http.keepalive_s,
+            max_line_size=REQUEST_LINE_BYTES_MAX,
+            shutdown_timeout=SHUTDOWN_S,
+        )
+        await self._runner.setup()
+        host, port = self.settings.client, self.settings.http_port
+        site = web.TCPSite(self._runner, host, port, backlog=LISTEN_BACKLOG)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.stop()
+            raise ConfigurationError(
+                f"can't listen on {host}:{port} for HTTP: {error.strerror or error}"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+        _log.info("http_listening", address=host, port=self.port)
+
+    async def stop(self) -> None:
+        """Answers what waits, closes the listener, ends the server's tasks."""
+        self.hub.close(NotProposed("this server is stopping: ask another one"))
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops.clear()
+
+    def _application(self) -> web.Application:
+        app = web.Application(
+            middlewares=[answer_errors(self.meter, self._clock.monotonic)],
+            client_max_size=self.settings.http.body_bytes_max,
+        )
+        context = self._context
+        for part in (
+            KV(context),
+            Catalog(context),
+            Sessions(context),
+            Transactions(context),
+            Operator(context),
+            Snapshots(context),
+            Internal(context),
+            MetricsPage(self.metrics, self._clock),
+        ):
+            app.router.add_routes(part.routes())
+        app.router.add_routes(discovery_routes(self.reads))
+        app.router.add_routes(self._extra_routes)
+        return app
+
+    async def _answer(self, payload: bytes) -> bytes:
+        """Answers another server's question, as the leader."""
+        if payload == STATUS_QUESTION:
+            return encode_status(self._replica.status())
+        try:
+            return await self.leases.answer(payload)
+        except InvalidRequest as error:
+            # From a server of another version; the text goes no further than its log.
+            raise NotProposed(error.message) from error
