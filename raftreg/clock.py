@@ -79,3 +79,8 @@ def new_id(rng: Random | None = None) -> str:
     if rng is None:
         return str(uuid.uuid4())
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+
+def pause(seconds: float) -> None:
+    """Sleeps in a worker thread, so that others get the interpreter. Never call it on a loop."""
+    time.sleep(seconds)

@@ -23,8 +23,17 @@ FORMAT = 1
 _HEADER, _REQUESTS, _MACHINE = b"H", b"R", b"M"
 _ROWS_PER_CHUNK = 64
 
-#: Runs the first function off the loop, then the second on it with its fault or None.
-Worker = Callable[[Callable[[], None], Callable[[BaseException | None], None]], None]
+
+class Worker(Protocol):
+    """A thread beside the loop (or its simulation)."""
+
+    def run(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        """Runs `job` off the loop, then `done` on the loop with the job's fault or None."""
+        ...
+
+    def pause(self) -> None:
+        """Is called by a job after each piece of work: lets the loop have the interpreter."""
+        ...
 
 
 class CompactionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +224,9 @@ class Compaction:
         self._writing = True
         time_ms, rows, machine_chunks = self._capture()
         chunks = _snapshot_chunks(time_ms, rows, machine_chunks)
-        self._worker(lambda: self._write(meta, chunks), lambda fault: self._written(meta, fault))
+        self._worker.run(
+            lambda: self._write(meta, chunks), lambda fault: self._written(meta, fault)
+        )
 
     def _due(self, applied_index: int) -> bool:
         limits = self._limits
@@ -230,6 +241,7 @@ class Compaction:
         try:
             for chunk in chunks:
                 writer.write(chunk)
+                self._worker.pause()
             writer.commit()
         except BaseException:
             writer.abort()

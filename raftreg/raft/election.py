@@ -53,6 +53,10 @@ class Election:
         """This server voted for somebody: give them time."""
         self.deadline = now + self._timeout_s()
 
+    def hurry(self, now: float) -> None:
+        """Nobody can be leading yet: no need to wait for a sign of life."""
+        self.deadline = now
+
     def leader_lost(self, now: float) -> None:
         """The connection to the leader broke."""
         self._heard_at = None

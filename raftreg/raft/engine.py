@@ -56,6 +56,8 @@ def _create_journal(journal: Any) -> Journal:
     return journal if isinstance(journal, Journal) else _stock_create_journal(journal)
 
 
+# The journal truncates on a conflict only (S1); PySyncObj warns of what it believes to have done.
+syncobj.logger.addFilter(lambda record: "truncating already-applied" not in record.msg)
 syncobj.createJournal = _create_journal
 syncobj.monotonicTime = lambda: _Time.read()  # noqa: PLW0108 - `read` changes
 
@@ -163,6 +165,7 @@ class Engine(SyncObj):
         self._apply = apply
         self._install = install
         self._commit = 0
+        self._proved = 0  #: highest index that appends of leaders proved committed
         self._ready = False
         self._voters_heard: set[str] = set()
         # PySyncObj's constructor looks at every attribute, so also at this property's field.
@@ -197,8 +200,16 @@ class Engine(SyncObj):
 
     @_SyncObj__raftCommitIndex.setter
     def _SyncObj__raftCommitIndex(self, index: int) -> None:  # noqa: N802
-        if self._ready:
-            self._commit = max(self._commit, min(index, self._log.durable_index))
+        if not self._ready:
+            return
+        if self.role is not Role.LEADER:
+            self._proved = max(self._proved, index)
+        self._commit = max(self._commit, min(index, self._log.durable_index))
+
+    def log_durable(self) -> None:
+        """The log synced: what a leader had proved committed before may now count here."""
+        self._commit = max(self._commit, min(self._proved, self._log.durable_index))
+        self._log.setRaftCommitIndex(self._commit)
 
     # Parts of the engine that are ours.
 

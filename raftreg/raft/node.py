@@ -260,6 +260,8 @@ class RaftNode:
         self._base = base
         self._config_version = -1
         self._refresh_configuration()
+        if self.server.id == min(self._configuration.voters(), default=""):
+            self._election.hurry(self._clock())
 
     def _refresh_configuration(self) -> None:
         """Takes the newest configuration of the log into force, also after a truncation."""
@@ -330,6 +332,7 @@ class RaftNode:
 
     def log_durable(self) -> None:
         """The journal synced something."""
+        self._engine.log_durable()
         self._release_outbox()
 
     def peer_connected(self, peer: str) -> None:
@@ -663,6 +666,16 @@ class RaftNode:
     def transfer_to(self, server_id: str) -> bool:
         """Asks a follower to take over now; False when it is not caught up."""
         return self._engine.transfer_to(server_id)
+
+    @property
+    def leader_id(self) -> str | None:
+        """Who leads, as far as is known here."""
+        return self._engine.leader_id
+
+    @property
+    def last_log_index(self) -> int:
+        """Index of the last entry, committed or not."""
+        return self._journal.last_index
 
     def match_index(self, server_id: str) -> int:
         """What a peer is known to hold, as the leader sees it."""

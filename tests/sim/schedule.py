@@ -60,9 +60,9 @@ class Schedule:
     def heal_and_check(self) -> None:
         """Ends all faults; then everything acknowledged is everywhere, and writes go on."""
         world = self.world
-        self._restart_all()
         for server in world.servers.values():
-            server.disk.stall(0)
+            server.disk.heal()
+        self._restart_all()
         self._heal()
         world.run_while(lambda: world.leader() is None)
         names = [n for n in world.servers if self._member(n)]
@@ -78,7 +78,8 @@ class Schedule:
 
     def _member(self, name: str) -> bool:
         leader = self.world.leader()
-        assert leader is not None and leader.node is not None
+        assert leader is not None
+        assert leader.node is not None
         return leader.node.configuration.get(name) is not None
 
     def _caught_up(self, name: str) -> bool:

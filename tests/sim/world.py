@@ -18,6 +18,7 @@ import msgspec
 
 from raftreg.raft.api import Role, Server
 from raftreg.raft.compaction import CompactionLimits
+from raftreg.raft.faults import DiskFailure
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.membership import Configuration
 from raftreg.raft.node import RaftNode, Timing
@@ -199,6 +200,33 @@ class _Port:
         return 0
 
 
+class _SimWorker:
+    """A thread beside a server: its jobs take simulated time."""
+
+    def __init__(self, server: SimServer, incarnation: int) -> None:
+        self._server = server
+        self._incarnation = incarnation
+
+    def run(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        server = self._server
+
+        def later() -> None:
+            if not server.runs(self._incarnation):
+                return
+            fault: BaseException | None = None
+            try:
+                job()
+            except OSError as error:
+                fault = error
+            done(fault)
+            server.poke()
+
+        server.world.scheduler.call_later(server.world.rng.uniform(0.001, 0.2), later)
+
+    def pause(self) -> None:
+        """Simulated threads do not contend."""
+
+
 class SimServer:
     """One server: a disk that outlives it, and a node while it runs."""
 
@@ -206,9 +234,7 @@ class SimServer:
         self.world = world
         self.name = name
         self.base = base
-        self.disk = SimDisk(
-            random.Random(world.rng.getrandbits(64)), world.scheduler.call_later
-        )
+        self.disk = SimDisk(random.Random(world.rng.getrandbits(64)), world.scheduler.call_later)
         self.node: RaftNode | None = None
         self.machine = ListMachine(world, name)
         self._incarnation = 0
@@ -235,7 +261,7 @@ class SimServer:
             machine=self.machine,
             base=self.base,
             network=_Port(self.world.network, self.name),
-            worker=self._worker(incarnation),
+            worker=_SimWorker(self, incarnation),
             clock=scheduler.clock,
             rng=random.Random(self.world.rng.getrandbits(64)),
             timing=Timing(),
@@ -243,29 +269,14 @@ class SimServer:
         )
         self.poke()
 
-    def _worker(self, incarnation: int) -> Any:
-        def run(
-            job: Callable[[], None], done: Callable[[BaseException | None], None]
-        ) -> None:
-            def later() -> None:
-                if self.node is None or incarnation != self._incarnation:
-                    return
-                fault: BaseException | None = None
-                try:
-                    job()
-                except OSError as error:
-                    fault = error
-                done(fault)
-                self.poke()
-
-            self.world.scheduler.call_later(self.world.rng.uniform(0.001, 0.2), later)
-
-        return run
-
     def _on_durable(self, incarnation: int) -> None:
-        if self.node is not None and incarnation == self._incarnation:
+        if self.node is not None and self.runs(incarnation):
             self.node.log_durable()
             self.poke()
+
+    def runs(self, incarnation: int) -> bool:
+        """Whether the process of this number still runs."""
+        return self.node is not None and incarnation == self._incarnation
 
     def stop(self) -> None:
         """The process is gone; nothing was said to anybody."""
@@ -289,7 +300,11 @@ class SimServer:
             if version != self._version or self.node is None:
                 return
             self._tick_at = float("inf")
-            due = self.node.tick()
+            try:
+                due = self.node.tick()
+            except (OSError, DiskFailure):
+                self.world.kill(self.name)
+                return
             self.world.watch_roles(self)
             self._tick(max(due, self.world.scheduler.now + 0.00005))
 
@@ -412,12 +427,17 @@ class World:
     def deliver(self, source: str, target: str, message: dict[str, Any]) -> None:
         """A message arrives."""
         server = self.servers[target]
-        if server.node is not None:
+        if server.node is None:
+            return
+        try:
             server.node.receive(source, message)
             server.poke()
+        except (OSError, DiskFailure) as error:
+            self.trace.append(f"{self.scheduler.now:.4f} {target} stops: {error}")
+            self.kill(target)
 
     def kill(self, name: str) -> None:
-        """kill -9: memory is lost, what was written to files stays."""
+        """Kill -9: memory is lost, what was written to files stays."""
         server = self.servers[name]
         if server.node is not None:
             server.stop()

@@ -1,9 +1,11 @@
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from pysyncobj.journal import Journal
 from pysyncobj.node import Node
 
+logger: logging.Logger
 createJournal: Callable[[Any], Journal]
 monotonicTime: Callable[[], float]
 
