@@ -56,9 +56,7 @@ class AgentApp:
         )
         self.view = CatalogView(self._own, clock, rng)
         self.local = LocalAgent(settings, self._own, clock, rng, catalog=lambda: self.view.catalog)
-        self.proxy = ServerProxy(
-            self._asking, self._watching, snapshot_bytes_max=settings.http.snapshot_bytes_max
-        )
+        self.proxy = ServerProxy(self._asking, self._watching, settings.http)
         self.metrics = CollectorRegistry()
         self._meter = HttpMeter()
         self.metrics.register(self._meter)

@@ -52,6 +52,7 @@ class LeaseKeeper:
         self.renewed_at_s: float | None = None
         self.renewals_total = 0
         self.failures_total = 0
+        self.failing = False
 
     @property
     def held(self) -> bool:
@@ -96,6 +97,7 @@ class LeaseKeeper:
         word = _word(answer.json(dict), node.name)
         self.renewed_at_s = self._clock.monotonic()
         self.renewals_total += 1
+        self.failing = False
         unchanged = (revision, syncs) == (self._ledger.revision, self._registrar.syncs_total)
         # While something is on its way, a digest that differs says nothing.
         if word != "ok" and quiet and unchanged and self._registrar.quiet:
@@ -105,6 +107,7 @@ class LeaseKeeper:
 
     def _failed(self, error: RaftregError) -> None:
         self.failures_total += 1
+        self.failing = True
         if self._client.last_good is not None:
             self._client.distrust(self._client.last_good)
         log.warning("lease not renewed", error=error.message, held=self.held)

@@ -47,6 +47,8 @@ REAP_EVERY_S = 30.0
 REMOTE_ALIAS_EVERY_S = 1.0
 #: How long a registration waits to be in the catalog before it is answered all the same.
 SYNC_WAIT_S = 5.0
+#: The same while the lease is lost and can't be renewed.
+CUT_OFF_WAIT_S = 0.25
 LEAVE_DEADLINE_S = 5.0
 SERVER_SERVICE = "consul"
 
@@ -340,7 +342,8 @@ class LocalAgent:
     async def _settle(self, what: str = "") -> None:
         """Waits for disk and catalog, side by side."""
         revision = self.ledger.revision
-        wait_s = 0.0 if self.registrar.failing and not self.lease.held else SYNC_WAIT_S
+        cut_off = self.lease.failing and not self.lease.held
+        wait_s = CUT_OFF_WAIT_S if cut_off else SYNC_WAIT_S
         written, _ = await asyncio.gather(self._flush(), self.registrar.synced(revision, wait_s))
         if written is not None:
             raise Rejected(f"registered, but not written to {self.settings.data_dir}: {written}")

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from raftreg.client.api import ANY_STATUS, RegistryClient
 from raftreg.client.options import ParamValue
+from raftreg.config import HttpLimits
 from raftreg.errors import ConnectionLost, RaftregError, TooLarge
 from raftreg.http.discovery import query_of
 from raftreg.http.middleware import UNTIMED
@@ -63,15 +64,15 @@ class ServerProxy:
     Args:
         client: For requests that are answered at once.
         watch_client: For blocking queries; their connections must not use up the others'.
-        snapshot_bytes_max: Largest snapshot that is handed on.
+        limits: How long reads and writes may take, and how large a snapshot may be.
     """
 
     def __init__(
-        self, client: RegistryClient, watch_client: RegistryClient, *, snapshot_bytes_max: int
+        self, client: RegistryClient, watch_client: RegistryClient, limits: HttpLimits
     ) -> None:
         self._client = client
         self._watch_client = watch_client
-        self._snapshot_bytes_max = snapshot_bytes_max
+        self._limits = limits
         self.watches = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -97,12 +98,16 @@ class ServerProxy:
     async def _ask(
         self, request: web.Request, client: RegistryClient, wait_s: float
     ) -> web.StreamResponse:
+        reads = request.method in {"GET", "HEAD"}
+        limit_s = self._limits.read_timeout_s if reads else self._limits.write_timeout_s
         answer = await client.request(
             request.method,
             _raw_path(request),
             params=_params(request),
             data=await request.read(),
             headers=_forwarded(request),
+            # The server adds up to a sixteenth of the wait as jitter.
+            deadline_s=limit_s + wait_s * 17 / 16,
             wait_s=wait_s,
             accept=ANY_STATUS,
             body_bytes_max=ANSWER_BYTES_MAX,
@@ -150,8 +155,9 @@ class ServerProxy:
         size = 0
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
             size += len(chunk)
-            if size > self._snapshot_bytes_max:
-                raise TooLarge(f"a snapshot may have at most {self._snapshot_bytes_max} bytes")
+            if size > self._limits.snapshot_bytes_max:
+                size_max = self._limits.snapshot_bytes_max
+                raise TooLarge(f"a snapshot may have at most {size_max} bytes")
             yield chunk
         if request.content.exception() is not None:
             raise ConnectionLost("the snapshot was cut short")

@@ -25,7 +25,7 @@ from raftreg_agent.ledger import SYNC_BYTES_MAX, Batch, SyncLedger, Truth
 SYNC_PATH = "/v1/internal/node-sync"
 MSGPACK = {"Content-Type": "application/msgpack"}
 ROWS_MAX = 4096
-DEADLINE_S = 10.0
+DEADLINE_S = 5.0
 #: Retries go on for ever; the longest wait bounds how late a host shows after an outage.
 BACKOFF = Backoff(first_s=0.1, max_s=3.0)
 
@@ -58,11 +58,6 @@ class Registrar:
         self.in_flight = False
         self.syncs_total = 0
         self.failures_total = 0
-
-    @property
-    def failing(self) -> bool:
-        """True while the last attempt did not reach the registry."""
-        return self._failures > 0
 
     @property
     def quiet(self) -> bool:

@@ -77,8 +77,7 @@ def _endpoint(method: str, path: str, handler: Handler) -> Iterable[web.RouteDef
         return method_not_allowed(request.method, allowed)
 
     path = f"/v1/agent/{path}"
-    for name in sorted(allowed):
-        yield web.route(name, path, handler)
+    yield web.route(method, path, handler)  # GET brings HEAD with it
     yield web.route("*", path, refuse)
 
 

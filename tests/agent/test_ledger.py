@@ -146,7 +146,9 @@ def test_a_host_too_large_for_one_sync_is_synced_in_parts() -> None:
     ghost = ServiceInstance(node="n1", id="ghost", name="ghost")
     world.take(NodeSync(node=NODE, services=(ghost,)))
     for number in range(10):
-        world.local.put_service(service(f"s{number}", ttl(f"c{number}", f"s{number}")), Source.API, 0)
+        world.local.put_service(
+            service(f"s{number}", ttl(f"c{number}", f"s{number}")), Source.API, 0
+        )
     world.ledger.assume(world.local, ["ghost"], [])
     assert len(world.sync(rows_max=3)) > 3
     world.assert_equal()

@@ -126,9 +126,7 @@ def test_wish_04_flap_damping_lets_go_when_the_check_is_calm() -> None:
 def test_wish_04_flap_damping_counts_falls_that_it_hides() -> None:
     """A check that goes on flapping while it is held stays held."""
     check = machine(PASSING)
-    shown = [
-        see(check, CRITICAL, PASSING, at_s=float(at_s))[1] for at_s in range(0, 3600, 10)
-    ]
+    shown = [see(check, CRITICAL, PASSING, at_s=float(at_s))[1] for at_s in range(0, 3600, 10)]
     first_held = shown.index(CRITICAL)
     assert set(shown[first_held:]) == {CRITICAL}
 
