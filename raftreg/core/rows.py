@@ -180,14 +180,11 @@ class CatalogRows:
 
 
 def _put(table: dict[_K, dict[_I, _V]], outer: _K, inner: _I, row: _V | None) -> None:
-    """Writes a row of a table of tables; None deletes it, and an inner table that got empty."""
-    rows = table.get(outer)
+    """Writes a row of a table of tables; None deletes it, and the inner table when it got empty."""
     if row is not None:
-        if rows is None:
-            table[outer] = {inner: row}
-        else:
-            rows[inner] = row
-    elif rows is not None:
-        rows.pop(inner, None)
-        if not rows:
-            del table[outer]
+        table.setdefault(outer, {})[inner] = row
+        return
+    rows = table[outer]
+    del rows[inner]
+    if not rows:
+        del table[outer]

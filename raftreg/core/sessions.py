@@ -67,14 +67,10 @@ def end_broken(state: State, changes: Changes, since: int = 0) -> None:
 
 def _is_ground_lost(state: State, delta: CatalogDelta) -> bool:
     """Tells whether a node is gone, or a check gone or critical, as things stand now."""
-    match delta.kind:
-        case "node":
-            return delta.node not in state.catalog.nodes
-        case "check":
-            check = state.catalog.check(delta.node, delta.id)
-            return check is None or check.status is Status.CRITICAL
-        case "service":
-            return False
+    if delta.kind == "node":
+        return delta.node not in state.catalog.nodes
+    check = state.catalog.check(delta.node, delta.id)
+    return delta.kind == "check" and (check is None or check.status is Status.CRITICAL)
 
 
 def _is_bound_to(session: Session, check_id: str) -> bool:

@@ -232,9 +232,10 @@ def header(chunks: Iterable[bytes]) -> Header:
         SnapshotError: The bytes do not start with a header.
     """
     for table, payload in _read_frames(chunks):
-        if table is not Table.HEADER:
+        rows = _decode(table, payload)
+        if table is not Table.HEADER or not rows:
             break
-        found: Header = _decode(table, payload)[0]
+        found: Header = rows[0]
         return found
     raise SnapshotError("the snapshot does not start with a header")
 

@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftreg.core import query
@@ -24,6 +24,8 @@ from tests.core import strategies as world
 from tests.core.plain_model import PlainModel
 
 scripts = world.scripts
+#: The state space is large and an example is cheap: more of them than the profile says.
+often = settings(max_examples=max(300, settings().max_examples))
 
 
 def visible(state: State) -> tuple[dict[Any, Any], ...]:
@@ -56,6 +58,7 @@ def run(state: State, script: Iterable[tuple[int, Command]]) -> None:
         apply(state, command, state.time_ms + passed_ms)
 
 
+@often
 @given(scripts)
 def test_every_command_does_what_plain_dicts_do(script: list[tuple[int, Command]]) -> None:
     """Results and all visible rows, with their indexes, are those of the plain model."""
@@ -191,6 +194,7 @@ def check_watches(
     return now
 
 
+@often
 @given(scripts)
 def test_indexes_never_go_back_and_every_change_wakes_its_watchers(
     script: list[tuple[int, Command]],
@@ -270,3 +274,23 @@ def test_a_fresh_view_gets_everything(script: list[tuple[int, Command]]) -> None
     for name, found in answers(catalog_watches(view)).items():
         assert found.value == server[name].value
         assert found.index >= server[name].index
+
+
+@often
+@given(scripts)
+def test_names_that_are_gone_leave_nothing_behind(script: list[tuple[int, Command]]) -> None:
+    """Last changes are kept for names that have rows alone, held keys for sessions alone."""
+    state = State()
+    run(state, script)
+    catalog = state.catalog
+    changed, _ = catalog.last_changes()
+    for kind, name, _ in changed:
+        if kind in {"service", "checks"}:
+            assert name in catalog.service_names()
+        elif kind in {"node", "node-checks"}:
+            assert catalog.find_node(name) is not None
+    for name in world.SERVICES:
+        assert (name in catalog.service_names()) is bool(catalog.instances(name))
+    assert state.kv.held.keys() <= state.sessions.keys()
+    assert sorted(state.kv.rows) == state.kv.keys_under("")
+    assert not state.kv.rows.keys() & state.kv.tombstones.keys()
