@@ -6,11 +6,11 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 from typing import Any
 
 import structlog
-from raftreg.server.app import RegistryServer
 
 from raftreg.client.api import RegistryClient
 from raftreg.clock import Clock
@@ -19,6 +19,7 @@ from raftreg.core.catalog import Catalog
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError, RaftregError
 from raftreg.raft.api import ReplicaAPI
+from raftreg.server.app import RegistryServer
 from raftreg.server.machine import RegistryMachine
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.notify import READY, RELOADING, STOPPING, sd_notify
@@ -99,7 +100,7 @@ async def _start(
 ) -> None:
     """Starts the parts, each before those that need it; they are stopped in reverse."""
     settings = host.settings
-    await _started(parts, host.replica.start, host.replica.stop)
+    # Made before the replica starts: it hears of every change of role from the first one on.
     server = RegistryServer(
         settings,
         host.replica,
@@ -108,7 +109,8 @@ async def _start(
         host.rng,
         extra_routes=agent_routes(local, host.catalog, stats=lambda: raft_stats(host.replica)),
     )
-    await _started(parts, server.start, server.stop)
+    await _started(parts, host.replica.start, host.replica.stop)
+    await _started(parts, partial(server.start, tasks), server.stop)
     await local.start(tasks)
     parts.push_async_callback(_stop_unless_left, local)
     if settings.dns_port >= 0:
@@ -119,6 +121,7 @@ async def _start(
             port=settings.dns_port,
             clock=host.clock,
             rng=host.rng,
+            registry=server.metrics,
         )
         await _started(parts, _listening(dns), dns.stop)
 
