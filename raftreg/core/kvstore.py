@@ -138,9 +138,8 @@ class KVStore:
 
     def _place(self, key: str, old: KVEntry | None, new: KVEntry | None) -> None:
         if new is None:
-            if old is not None:
-                del self.rows[key]
-                self._keys.remove(key)
+            del self.rows[key]
+            self._keys.remove(key)
         else:
             self.rows[key] = new
             if old is None:

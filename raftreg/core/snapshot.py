@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -33,8 +33,7 @@ MAGIC = b"raftreg snapshot\n"
 CHUNK_BYTES = 64 * 1024
 #: A frame holds one row at least, and a row at most a command's bytes or a restored part's.
 FRAME_BYTES_MAX = 16 * 1024 * 1024
-_ROW_BYTES = 64
-_ROWS_MAX = 256
+_ROW_BYTES = 32
 _INDEX_MAX = 1 << 62
 _FRAME = struct.Struct(">BII")
 
@@ -147,41 +146,42 @@ def _encode_tables(tables: list[tuple[Table, list[Any]]]) -> Iterator[bytes]:
     yield MAGIC
     for table, rows in tables:
         if table is Table.KV:
-            yield from _frames(table, rows, lambda e: len(e.key) + len(e.value), _kv_row)
+            yield from _frames(table, map(_sized_kv_row, rows))
         elif table is Table.STAGED:
-            yield from _frames(table, rows, len, None)
+            yield from _frames(table, ((len(part), part) for part in rows))
         else:
-            yield from _frames(table, rows, None, None)
+            yield from _frames(table, map(_sized_row, rows))
     yield _frame(Table.TRAILER, [{table.name: len(rows) for table, rows in tables}])
 
 
-def _frames(
-    table: Table,
-    rows: list[Any],
-    size: Callable[[Any], int] | None,
-    encode_row: Callable[[Any], object] | None,
-) -> Iterator[bytes]:
-    """Cuts rows into frames; without a way to know their size, by number."""
+def _frames(table: Table, sized_rows: Iterable[tuple[int, object]]) -> Iterator[bytes]:
+    """Cuts rows into frames of about a chunk; a larger row gets one for itself."""
     batch: list[object] = []
     room_bytes = CHUNK_BYTES
-    for row in rows:
-        batch.append(row if encode_row is None else encode_row(row))
-        room_bytes -= _ROW_BYTES + (CHUNK_BYTES // _ROWS_MAX if size is None else size(row))
-        if room_bytes <= 0:
+    for size_bytes, row in sized_rows:
+        room_bytes -= size_bytes + _ROW_BYTES
+        if batch and room_bytes < 0:
             yield _frame(table, batch)
             batch = []
-            room_bytes = CHUNK_BYTES
+            room_bytes = CHUNK_BYTES - size_bytes - _ROW_BYTES
+        batch.append(row)
     if batch:
         yield _frame(table, batch)
+
+
+def _sized_row(row: object) -> tuple[int, msgspec.Raw]:
+    encoded = _encode(row)
+    return len(encoded), msgspec.Raw(encoded)
+
+
+def _sized_kv_row(e: KVEntry) -> tuple[int, _KVRow]:
+    row = (e.key, e.value, e.flags, e.session, e.lock_index, e.create_index, e.modify_index)
+    return len(e.key) + len(e.value), row
 
 
 def _frame(table: Table, rows: list[Any]) -> bytes:
     payload = _encode(rows)
     return _FRAME.pack(table, len(payload), zlib.crc32(payload)) + payload
-
-
-def _kv_row(e: KVEntry) -> _KVRow:
-    return (e.key, e.value, e.flags, e.session, e.lock_index, e.create_index, e.modify_index)
 
 
 # -- in --------------------------------------------------------------------------------------------

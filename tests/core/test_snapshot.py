@@ -194,3 +194,13 @@ def test_chunks_are_small_unless_a_value_is_large() -> None:
     sizes = [len(chunk) for chunk in snapshot(registry.state)]
     assert sorted(sizes)[-2] < 70_000
     assert len(sizes) > 5
+
+
+def test_rows_as_large_as_a_command_allows_can_be_restored() -> None:
+    """However many of them: a frame holds either a chunk of small rows or one large row."""
+    registry = Registry()
+    for number in range(20):
+        registry.host(f"n{number}", web(f"n{number}", meta={"large": "x" * 1_400_000}))
+    chunks = list(snapshot(registry.state))
+    assert max(map(len, chunks)) < 1_500_000
+    assert len(restore(chunks).catalog.instances("web")) == 20
