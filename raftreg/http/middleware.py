@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from raftreg.errors import RaftregError
 from raftreg.http.problems import (
@@ -41,12 +42,10 @@ class RequestMeter(Protocol):
 
 
 #: `request[UNTIMED] = True` keeps a blocking query's wait out of the latency figures.
-UNTIMED = "raftreg.untimed"
+UNTIMED = web.RequestKey("UNTIMED", bool)
 
 
-def answer_errors(
-    meter: RequestMeter, now: Callable[[], float]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def answer_errors(meter: RequestMeter, now: Callable[[], float]) -> Middleware:
     """Makes the middleware.
 
     Args:

@@ -13,7 +13,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 import orjson
@@ -117,16 +117,13 @@ def extract_state(archive: IO[bytes], state: IO[bytes], bytes_max: int) -> str:
         InvalidRequest: It is no archive of this kind, it is damaged, or a sum differs.
         TooLarge: It unpacks to more than it may.
     """
-    unpacked_bytes_max = bytes_max + 2 * META_BYTES_MAX
     found: dict[str, str] = {}
     sums: dict[str, str] = {}
     try:
-        with (
-            gzip.GzipFile(fileobj=archive, mode="rb") as packed,
-            tarfile.open(
-                fileobj=_Bounded(packed, bytes_max + 2 * META_BYTES_MAX), mode="r|"
-            ) as tar,
-        ):
+        packed = gzip.GzipFile(fileobj=archive, mode="rb")
+        # tarfile's streaming mode needs no more of a file than `read`.
+        readable = cast("IO[bytes]", _Bounded(packed, bytes_max + 2 * META_BYTES_MAX))
+        with packed, tarfile.open(fileobj=readable, mode="r|") as tar:
             for member in tar:
                 data = tar.extractfile(member)
                 if member.name not in _NAMES or data is None:
