@@ -26,7 +26,7 @@ from raftreg.client.agent import AgentAPI
 from raftreg.client.cluster import OperatorAPI, SnapshotAPI, StatusAPI, TxnAPI
 from raftreg.client.discovery import CatalogAPI, HealthAPI
 from raftreg.client.failures import classify, transient
-from raftreg.client.http import TOKEN_HEADER, Body, Outgoing, Response, Wire
+from raftreg.client.http import SAFE_METHODS, TOKEN_HEADER, Body, Outgoing, Response, Wire
 from raftreg.client.kv import KVAPI
 from raftreg.client.lock import Lock, LockOptions
 from raftreg.client.options import Params
@@ -42,7 +42,6 @@ from raftreg.model import Status
 
 T = TypeVar("T")
 _SUCCESS = range(200, 300)
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
 ERROR_BODY_BYTES_MAX = 64 * 1024
 
 
@@ -210,7 +209,7 @@ class RegistryClient:
         Raises:
             RaftregError: By the answer (see `failures.classify`), or by the way it failed.
         """
-        safe = method in _SAFE_METHODS
+        safe = method in SAFE_METHODS
         streamed = data is not None and not isinstance(data, bytes)
         repeat = (not streamed) if idempotent is None else idempotent
         outgoing = Outgoing(

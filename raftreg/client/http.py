@@ -1,12 +1,15 @@
 """One attempt at one server: aiohttp in, a `Response` or one of our errors out.
 
-Nothing is repeated here. aiohttp itself repeats PUT and DELETE on a kept-alive connection that
-turns out to be closed; a request that must not be sent twice therefore gets a fresh connection.
+Nothing that writes is repeated here. aiohttp itself sends a PUT or DELETE again when the connection
+breaks, and then shows only how the second one ended: a definite failure could hide a first one that
+took effect. `_Once` forbids that, and what must not be sent twice gets a fresh connection, which no
+server is about to close.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +25,7 @@ from raftreg.errors import ConnectionLost, InvalidRequest, RaftregError, TooLarg
 
 INDEX_HEADER = "X-Consul-Index"
 TOKEN_HEADER = "X-Consul-Token"
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 _READ_BYTES = 64 * 1024
 
 Body = bytes | AsyncIterable[bytes] | None
@@ -98,6 +102,21 @@ def _keepalive_socket(info: tuple[Any, ...]) -> socket.socket:
         if hasattr(socket, option):  # not every system has them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock
+
+
+class _Once:
+    """Middleware of one request that lets it out once."""
+
+    def __init__(self) -> None:
+        self._sent = False
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._sent:
+            raise aiohttp.ServerDisconnectedError("the server closed the connection")
+        self._sent = True
+        return await send(request)
 
 
 class Wire:
@@ -195,6 +214,7 @@ class Wire:
                 data=request.body,
                 allow_redirects=False,
                 timeout=timeout,
+                middlewares=() if request.method in SAFE_METHODS else (_Once(),),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise failure_of(error, base) from error
@@ -229,7 +249,8 @@ def failure_of(error: Exception, base: str) -> RaftregError:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return str(error.os_error.strerror or error.os_error)
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number else str(error.os_error)
     if isinstance(error, asyncio.TimeoutError):
         return "nothing was heard in time"
     return str(error) or type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,28 +37,40 @@ async def registered(
     if not name:
         raise InvalidRequest("a service definition needs a Name")
     service_id = str(_field(body, "id") or name)
+    await client.agent.register_service(body)
     ttl_checks = _ttl_checks(body, service_id)
     await client.agent.register_service(body)
-    beats: list[asyncio.Task[None]] = []
-    body_error: BaseException | None = None
-    async with asyncio.TaskGroup() as group:
-        for check_id, ttl_s in ttl_checks:
-            beat = _beat(client, body, check_id, ttl_s, health or _always_passing)
-            beats.append(group.create_task(beat))
-        try:
+    failure: BaseException | None = None
+    try:
+        beats = [_beat(client, body, *check, health or _always_passing) for check in ttl_checks]
+        async with _running(beats):
             yield service_id
-        except Exception as error:  # noqa: BLE001 (it goes on below, outside of the group)
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        await _deregister(client, service_id, failure)
+
+
+@asynccontextmanager
+async def _running(endless: Sequence[Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Runs coroutines that never fail beside a block, whose own exception passes unwrapped."""
+    body_error: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in endless]
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (raised below, outside of the group)
             body_error = error
         finally:
-            for task in beats:
+            for task in tasks:
                 task.cancel()
-            await _deregister(client, service_id, body_error)
     if body_error is not None:
         raise body_error
 
 
 async def _deregister(
-    client: RegistryClient, service_id: str, body_error: BaseException | None
+    client: RegistryClient, service_id: str, failure: BaseException | None
 ) -> None:
     try:
         await client.request(
@@ -68,9 +80,9 @@ async def _deregister(
             deadline_s=DEREGISTER_TIMEOUT_S,
         )
     except RaftregError as error:
-        if body_error is None:
+        if failure is None:
             raise
-        body_error.add_note(f"and service {service_id!r} stays registered: {error.message}")
+        failure.add_note(f"and service {service_id!r} stays registered: {error.message}")
 
 
 async def _beat(

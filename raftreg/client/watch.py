@@ -79,33 +79,35 @@ async def watch(
     failing_since: float | None = None
     while True:
         asked_at = client.clock.monotonic()
+        # After a failure, and without an index, the first question does not wait: if all this is
+        # another registry by now, its indexes may be lower and the wait would be in vain.
+        may_wait = cursor.index > 0 and failing_since is None
         blocking: Params = (
-            {"index": cursor.index, "wait": duration_text(wait_s)} if cursor.index else {}
+            {"index": cursor.index, "wait": duration_text(wait_s)} if may_wait else {}
         )
         try:
             response = await client.request(
                 "GET",
                 path,
                 params={**params, **blocking},
-                wait_s=wait_s if blocking else 0.0,
+                wait_s=wait_s if may_wait else 0.0,
                 accept=accept,
             )
+            value = decode(response)  # before the cursor moves: what can't be read is not seen
             news = cursor.observe(response)
-            value = decode(response) if news else None
         except RaftregError as error:
-            now = client.clock.monotonic()
             failing_since = asked_at if failing_since is None else failing_since
-            if not transient(error) or _is_over(patience_s, now - failing_since):
+            failing_s = client.clock.monotonic() - failing_since
+            if not transient(error) or _is_over(patience_s, failing_s):
                 raise
-            cursor.index = 0  # start anew: what happened meanwhile must not be missed
             await client.pause(idle_rounds)
             idle_rounds += 1
             continue
-        failing_since = None
+        recovered, failing_since = failing_since is not None, None
         if news:
             idle_rounds = 0
-            yield Change(cursor.index, value)  # type: ignore[arg-type]  # news: it was decoded
-        elif client.clock.monotonic() - asked_at < wait_s / 2:
+            yield Change(cursor.index, value)
+        elif not recovered and client.clock.monotonic() - asked_at < wait_s / 2:
             await client.pause(idle_rounds)  # an early answer without news: not in a tight loop
             idle_rounds += 1
 
