@@ -24,6 +24,8 @@ from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
 from raftreg_agent.routes import agent_routes
 from raftreg_agent.view import CatalogView
 
+#: A key of 8 KiB with every byte escaped, and a query.
+REQUEST_LINE_BYTES_MAX = 64 * 1024
 #: Requests in flight when the process ends get this long.
 SHUTDOWN_S = 2.0
 #: A server that does not answer a renewal or a sync in this time is passed over.
@@ -68,6 +70,7 @@ class AgentApp:
             handle_signals=False,
             handler_cancellation=True,
             keepalive_timeout=settings.http.keepalive_s,
+            max_line_size=REQUEST_LINE_BYTES_MAX,
             shutdown_timeout=SHUTDOWN_S,
         )
         self._dns = DnsServer(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -13,10 +12,11 @@ class Eventually:
     """Waits for a condition: `await eventually(lambda: …)`; the last failure is shown."""
 
     async def __call__(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+        """Returns once the condition holds."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not condition():
-                    await asyncio.sleep(0.01)  # between looks at the condition
+                while not condition():  # noqa: ASYNC110 - any condition can be waited for
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             assert condition(), "the condition did not come true"
 
@@ -25,14 +25,3 @@ class Eventually:
 def eventually() -> Eventually:
     """Waits for a condition."""
     return Eventually()
-
-
-@asynccontextmanager
-async def background(*coroutines: asyncio.Task[None]) -> AsyncIterator[None]:
-    """Ends tasks at the end of a block."""
-    try:
-        yield
-    finally:
-        for task in coroutines:
-            task.cancel()
-        await asyncio.gather(*coroutines, return_exceptions=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -25,6 +25,7 @@ from raftreg.core.results import Refused
 from raftreg.errors import RaftregError
 from raftreg.http import json
 from raftreg.http.discovery import ReadHead, discovery_routes
+from raftreg.http.middleware import Handler
 from raftreg.http.params import ReadOptions
 from raftreg.http.problems import problem, text_response
 from raftreg.http.watch import RenderedCache, WatchHub
@@ -62,6 +63,7 @@ class History:
 
     @property
     def catalog(self) -> Catalog:
+        """The present catalog."""
         return self.machine.state.catalog
 
     def apply(self, command: Command, request_id: str = "") -> object:
@@ -94,29 +96,36 @@ class Server:
 
     @property
     def address(self) -> str:
+        """Where it listens, as "host:port"."""
         return f"127.0.0.1:{self.port}"
 
     # -- a CatalogSource -------------------------------------------------------------------------
 
     async def ready(self, options: ReadOptions) -> None:
+        """Always."""
         del options
 
     def catalog(self) -> Catalog:
+        """The present catalog."""
         return self.history.catalog
 
     def head(self, options: ReadOptions) -> ReadHead:
+        """As a leader or a cut-off follower says it."""
         del options
         return ReadHead(known_leader=self.last_contact_ms is not None)
 
     def now(self) -> float:
+        """Monotonic seconds."""
         return SystemClock().monotonic()
 
     def jitter(self) -> float:
+        """None."""
         return 0.0
 
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Listens, after a stop at the same port."""
         app = web.Application(middlewares=[self._treat])
         app.add_routes(discovery_routes(self))
         app.router.add_put("/v1/internal/node-sync", self._node_sync)
@@ -131,19 +140,20 @@ class Server:
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
+        """Breaks all connections."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     @web.middleware
-    async def _treat(self, request: web.Request, handler: Callable[..., object]) -> object:
+    async def _treat(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path_qs}")
         if self.mood is Mood.HANGING:
             await asyncio.Event().wait()
         if self.mood is Mood.LEADERLESS and "view" not in request.path:
             return text_response("No cluster leader", 500)
         try:
-            response = await handler(request)  # type: ignore[misc]
+            response = await handler(request)
         except RaftregError as error:
             return problem(error)
         if self.mood is Mood.FORGETFUL and request.method == "PUT":

@@ -9,10 +9,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from raftreg.clock import ManualClock
 from raftreg.config import HttpLimits
 from raftreg.core.commands import NodeSync
 from raftreg.errors import ConfigurationError
+from raftreg.http.decode import ServiceDefinition, service_definition
 from raftreg.model import SERF_HEALTH, ServiceInstance, Status
+from raftreg_agent.state import Source
 from tests.agent.mesh import Mood, running, servers, settings_for
 
 WEB = {"Name": "web", "ID": "web1", "Port": 80, "Check": {"TTL": "30s"}}
@@ -28,6 +31,7 @@ class Http:
     async def __call__(
         self, method: str, path: str, body: object = None, **options: Any
     ) -> tuple[int, Any, Any]:
+        """Sends one request; gives status, body and headers."""
         async with self._session.request(method, self._base + path, json=body, **options) as answer:
             data = await answer.read()
             is_json = answer.content_type == "application/json" and data
@@ -36,6 +40,7 @@ class Http:
 
 @pytest.fixture
 async def session() -> Any:
+    """Connections to agents."""
     async with aiohttp.ClientSession() as found:
         yield found
 
@@ -209,7 +214,7 @@ async def test_a_refused_row_does_not_hold_up_the_others(session: Any) -> None:
     async with servers() as (server,), running(settings_for(server)) as app:
         http = Http(app.http_address, session)
         row = ServiceInstance(node="n1", id="bad", name="bad", proxy={"deep": deep})
-        app.local._put_service(_definition(row), _api(), replace_checks=False)
+        app.local._put_service(ServiceDefinition(row), Source.API, replace_checks=False)
         answers = await asyncio.gather(
             *(
                 http("PUT", "/v1/agent/service/register", {"Name": "web", "ID": f"w{number}"})
@@ -221,18 +226,6 @@ async def test_a_refused_row_does_not_hold_up_the_others(session: Any) -> None:
         assert "nested" in app.local.ledger.refused["service bad"]
 
 
-def _definition(row: ServiceInstance) -> Any:
-    from raftreg.http.decode import ServiceDefinition
-
-    return ServiceDefinition(row)
-
-
-def _api() -> Any:
-    from raftreg_agent.state import Source
-
-    return Source.API
-
-
 async def test_reload_registers_what_changed_and_drops_what_vanished(
     session: Any, tmp_path: Path
 ) -> None:
@@ -240,22 +233,24 @@ async def test_reload_registers_what_changed_and_drops_what_vanished(
     web, api = tmp_path / "web.json", tmp_path / "api.json"
     web.write_text('{"service": {"name": "web", "port": 1, "check": {"ttl": "30s"}}}')
     api.write_text('{"service": {"name": "api", "port": 1}}')
-    async with servers() as (server,):
-        async with running(settings_for(server, config_dir=str(tmp_path))) as app:
-            http = Http(app.http_address, session)
-            await http("PUT", "/v1/agent/service/register", {"Name": "mine"})
-            await http("PUT", "/v1/agent/check/pass/service:web")
-            web.write_text('{"service": {"name": "web", "port": 2, "check": {"ttl": "30s"}}}')
-            api.unlink()
-            assert (await http("PUT", "/v1/agent/reload"))[0] == 200
-            services = app.local.state.services
-            assert {key: value.row.port for key, value in services.items()} == {"web": 2, "mine": 0}
-            assert app.local.state.checks["service:web"].machine.status is Status.PASSING
-            web.write_text("{")
-            status, text, _ = await http("PUT", "/v1/agent/reload")
-            assert status == 400
-            assert "web.json" in text
-            assert services["web"].row.port == 2
+    async with (
+        servers() as (server,),
+        running(settings_for(server, config_dir=str(tmp_path))) as app,
+    ):
+        http = Http(app.http_address, session)
+        await http("PUT", "/v1/agent/service/register", {"Name": "mine"})
+        await http("PUT", "/v1/agent/check/pass/service:web")
+        web.write_text('{"service": {"name": "web", "port": 2, "check": {"ttl": "30s"}}}')
+        api.unlink()
+        assert (await http("PUT", "/v1/agent/reload"))[0] == 200
+        services = app.local.state.services
+        assert {key: value.row.port for key, value in services.items()} == {"web": 2, "mine": 0}
+        assert app.local.state.checks["service:web"].machine.status is Status.PASSING
+        web.write_text("{")
+        status, text, _ = await http("PUT", "/v1/agent/reload")
+        assert status == 400
+        assert "web.json" in text
+        assert services["web"].row.port == 2
 
 
 async def test_a_bad_definition_file_stops_the_start(tmp_path: Path) -> None:
@@ -270,9 +265,6 @@ async def test_a_bad_definition_file_stops_the_start(tmp_path: Path) -> None:
 
 async def test_a_critical_service_is_deregistered_in_time() -> None:
     """DeregisterCriticalServiceAfter takes the service with all its checks."""
-    from raftreg.clock import ManualClock
-    from raftreg.http.decode import service_definition
-
     clock = ManualClock()
     definition = {"Name": "web", "Checks": [{"TTL": "10s", "DeregisterCriticalServiceAfter": "1s"}]}
     async with servers() as (server,), running(settings_for(server), clock=clock) as app:

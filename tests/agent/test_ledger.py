@@ -19,12 +19,14 @@ NODE = Node(name="n1", id="6f3b0f0e-8f0c-4ad5-8a2e-0f4f5b1d8a01", address="10.0.
 
 
 def ttl(check_id: str, service_id: str = "") -> CheckDefinition:
+    """A TTL check."""
     return CheckDefinition(
         check_id=check_id, name=check_id, kind=CheckKind.TTL, ttl_s=10.0, service_id=service_id
     )
 
 
 def service(service_id: str, *checks: CheckDefinition, port: int = 80) -> ServiceDefinition:
+    """An instance with checks."""
     row = ServiceInstance(node="n1", id=service_id, name="web", port=port)
     return ServiceDefinition(row, checks)
 
@@ -40,11 +42,13 @@ class World:
         self.sent: list[NodeSync] = []
 
     def take(self, command: NodeSync) -> None:
+        """Applies what was sent."""
         self.sent.append(command)
         applied = apply(self.registry, commands.decode(commands.encode(command)), 0)
         assert applied.result is True, applied.result
 
     def sync(self, *, rows_max: int = 4096) -> list[NodeSync]:
+        """Sends until nothing waits; gives what was sent."""
         before = len(self.sent)
         while (batch := self.ledger.next_batch(self.local, rows_max=rows_max)) is not None:
             self.take(batch.command)
@@ -52,10 +56,12 @@ class World:
         return self.sent[before:]
 
     def registry_digest(self) -> str:
+        """Digest of what the registry holds."""
         catalog = self.registry.catalog
         return node_digest(catalog.nodes["n1"], catalog.services_of("n1"), catalog.checks_of("n1"))
 
     def assert_equal(self) -> None:
+        """Registry and agent hold the same."""
         catalog = self.registry.catalog
         assert {row.id for row in catalog.services_of("n1")} == set(self.local.services)
         checks = {row.check_id: row.status for row in catalog.checks_of("n1")}

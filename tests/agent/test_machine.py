@@ -19,6 +19,7 @@ def machine(
     ttl_s: float = 0.0,
     damping: Damping | None = None,
 ) -> CheckMachine:
+    """A check since time 0."""
     limits = Thresholds(
         success_before_passing=success,
         failures_before_warning=warning,
@@ -28,6 +29,7 @@ def machine(
 
 
 def see(check: CheckMachine, *statuses: Status, at_s: float = 1.0) -> list[Status]:
+    """Feeds results; gives what is shown after each."""
     shown = []
     for status in statuses:
         check.observe(CheckResult(status, "seen"), at_s)

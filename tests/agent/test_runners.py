@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,9 +18,8 @@ from aiohttp import web
 from raftreg.errors import InvalidRequest
 from raftreg.http.decode import CheckDefinition, CheckKind
 from raftreg.model import Check, Status
-from raftreg_agent.checks import grpc as grpc_check
 from raftreg_agent.checks.alias import alias_result
-from raftreg_agent.checks.grpc import GrpcRunner, decode_response, encode_request
+from raftreg_agent.checks.grpc import GrpcRunner, decode_response, encode_request, require_grpc
 from raftreg_agent.checks.http import HttpRunner
 from raftreg_agent.checks.script import ScriptRunner
 from raftreg_agent.checks.tcp import TcpRunner, UdpRunner
@@ -28,6 +28,7 @@ PASSING, WARNING, CRITICAL = Status.PASSING, Status.WARNING, Status.CRITICAL
 
 
 def check(kind: CheckKind, **fields: object) -> CheckDefinition:
+    """A definition."""
     return CheckDefinition(check_id="c", name="c", kind=kind, interval_s=10.0, **fields)  # type: ignore[arg-type]
 
 
@@ -36,7 +37,8 @@ async def http_server(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    """An HTTP server; gives its address."""
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)  # type: ignore[arg-type]
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
@@ -46,6 +48,7 @@ async def http_server(
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port where nobody listens."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -206,6 +209,7 @@ async def test_a_udp_check_is_critical_only_when_the_port_is_closed() -> None:
 
 
 def script(code: str, **fields: object) -> CheckDefinition:
+    """A script check that runs Python code."""
     return check(CheckKind.SCRIPT, args=(sys.executable, "-c", code), **fields)
 
 
@@ -237,7 +241,9 @@ async def test_a_scripts_output_is_bounded_and_its_end_is_kept() -> None:
     assert result.output.endswith("the end\n")
 
 
-async def test_a_script_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+async def test_a_script_that_takes_too_long_is_ended_with_its_children(
+    tmp_path: Path, eventually: Any
+) -> None:
     """The whole process group goes, also a child that holds the output open."""
     pids = tmp_path / "pids"
     program = (
@@ -250,9 +256,7 @@ async def test_a_script_that_takes_too_long_is_ended_with_its_children(tmp_path:
     assert result.status is CRITICAL
     assert result.output.startswith("Timed out (2s) running check.")
     leader, child = (int(pid) for pid in pids.read_text().split())
-    async with asyncio.timeout(10):
-        while _runs(leader) or _runs(child):
-            await asyncio.sleep(0.01)  # between looks at the condition
+    await eventually(lambda: not (_runs(leader) or _runs(child)))
 
 
 def _runs(pid: int) -> bool:
@@ -275,6 +279,8 @@ class GrpcHealth(grpc.GenericRpcHandler):  # type: ignore[misc]
     """A health service that knows one name."""
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Finds the method."""
+
         async def answer(asked: bytes, context: grpc.aio.ServicerContext) -> bytes:
             if asked == encode_request("down"):
                 return b"\x08\x02"
@@ -316,9 +322,9 @@ def test_grpc_messages_are_checked() -> None:
 
 def test_a_grpc_check_without_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text says what to install."""
-    monkeypatch.setattr(grpc_check.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InvalidRequest, match=r"raftreg\[grpc\]"):
-        grpc_check.require_grpc()
+        require_grpc()
 
 
 def test_an_alias_takes_the_worst() -> None:

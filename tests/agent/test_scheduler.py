@@ -11,6 +11,7 @@ from raftreg_agent.checks.scheduler import FIRST_WITHIN_S, CheckScheduler
 
 
 def tcp(check_id: str, interval_s: float = 10.0, target: str = "x:1") -> CheckDefinition:
+    """A TCP check."""
     return CheckDefinition(
         check_id=check_id, name=check_id, kind=CheckKind.TCP, tcp=target, interval_s=interval_s
     )
@@ -25,9 +26,11 @@ class Gate:
         self._open = asyncio.Event()
 
     def let_through(self) -> None:
+        """Lets all probes end."""
         self._open.set()
 
     async def run(self, check: CheckDefinition) -> CheckResult:
+        """See `Runner`."""
         self.started.append(check.check_id)
         try:
             await self._open.wait()
@@ -41,6 +44,7 @@ class Broken:
     """A runner with a fault of its own."""
 
     async def run(self, check: CheckDefinition) -> CheckResult:
+        """See `Runner`."""
         raise RuntimeError(f"no way to run {check.check_id}")
 
 
@@ -62,6 +66,7 @@ class Rig:
         self.scheduler._tasks = tasks
 
     async def advance(self, seconds: float) -> None:
+        """Moves time and lets what is due happen."""
         self.clock.advance(seconds)
         self.scheduler.step()
         for _ in range(10):  # lets probes that can end do so; none waits for time
