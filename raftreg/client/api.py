@@ -85,8 +85,8 @@ class _Call:
 
     def timed_out(self) -> RaftregError:
         """The error to end with when the deadline passed."""
-        if not self.in_flight:
-            return self.verdict()
+        if not self.in_flight or (self._reads and self._last is not None):
+            return self.verdict()  # of a read, what failed before tells more
         before = f"; before: {self._last.message}" if self._last else ""
         return DeadlineExceeded(f"no answer within {self.deadline_s:g} s{before}")
 

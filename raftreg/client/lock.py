@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: Marks keys that are locks, so that a lock does not overwrite data (Consul's value).
 LOCK_FLAGS = 0x2DDCCBC058A50C18
 RELEASE_TIMEOUT_S = 5.0
+#: A lock that is lost needs no release, and its holder should hear of it soon.
+LOST_TIMEOUT_S = 0.5
 # A free key that can't be had is in its lock delay, of which the registry does not tell the end.
 _DELAYED = Backoff(first_s=0.2, max_s=1.0)
 
@@ -80,6 +82,7 @@ class Lock:
         self.session = ""
         self.lock_index = 0
         self.fencing_token = 0
+        self._lost = False
 
     async def __aenter__(self) -> Self:
         """Waits for the lock.
@@ -128,6 +131,7 @@ class Lock:
         except BaseExceptionGroup as group:
             lost, _ = group.split(LockLost)
             if lost is not None:
+                self._lost = True
                 raise LockLost(_first(lost).message) from group
             # Nothing but the body's own exception: it goes on as it is.
         finally:
@@ -201,8 +205,8 @@ class Lock:
         """Best effort: what can't be released now ends with the session's TTL."""
         options = self._options
         try:
-            async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                if self.fencing_token:
+            async with asyncio.timeout(LOST_TIMEOUT_S if self._lost else RELEASE_TIMEOUT_S):
+                if self.fencing_token and not self._lost:
                     # Released before the session ends: so there is no lock delay.
                     await self._client.kv.release(
                         self.key, options.value, self.session, flags=options.flags

@@ -116,6 +116,6 @@ async def test_what_cant_be_mended_is_raised() -> None:
     async with running(refusing) as server, client_of(server.address) as client:
         with pytest.raises(Forbidden):
             await anext(client.catalog.watch_nodes())
-    async with client_of(NOBODY, timeout_s=0.05) as client:
+    async with client_of(NOBODY, timeout_s=0.3) as client:
         with pytest.raises(Unreachable):
             await anext(client.catalog.watch_nodes(patience_s=0.0))
