@@ -23,7 +23,7 @@ from raftreg.errors import InvalidRequest, NoLeader, NotProposed, RaftregError, 
 from raftreg.raft.api import PeerStatus, ReplicaStatus, RequestId, Role, Server, StateMachine
 from raftreg.raft.compaction import Compaction, CompactionLimits, Worker
 from raftreg.raft.dedup import AppliedRequests
-from raftreg.raft.election import Election, LogPosition
+from raftreg.raft.election import Election
 from raftreg.raft.engine import Engine, EnginePort, Message
 from raftreg.raft.entries import (
     BATCH,
@@ -37,11 +37,13 @@ from raftreg.raft.entries import (
 )
 from raftreg.raft.faults import ProtocolViolation
 from raftreg.raft.journal import DurableJournal
+from raftreg.raft.linear_reads import LinearReads
 from raftreg.raft.membership import Configuration, voters_changed
 from raftreg.raft.metrics import NodeMetrics
 from raftreg.raft.proposals import Key, Pending, ProposalDone, ProposalQueue
-from raftreg.raft.read_index import ReadDone, ReadRequests, ReadRounds
+from raftreg.raft.read_index import ReadDone
 from raftreg.raft.snapshots import SnapshotStore
+from raftreg.raft.standing import Standing
 
 #: Messages of these types promise something about this server's disk.
 _AFTER_SYNC = frozenset({"next_node_idx", "request_vote", "response_vote"})
@@ -137,9 +139,6 @@ class RaftNode:
         self._time_ms = 0
         self._time_at = clock()
         self._election = Election(timing.election_min_s, timing.election_max_s, rng, clock())
-        self._reads = ReadRounds()
-        self._read_requests = ReadRequests(timing.retry_s)
-        self._read_waiting: deque[tuple[int, ReadDone]] = deque()
         self._proposals = ProposalQueue(incarnation, timing.retry_s)
         self._outbox: deque[tuple[int, str, Message]] = deque()
         self._connected: set[str] = set()
@@ -175,6 +174,25 @@ class RaftNode:
         self._configuration = Configuration()
         self._configuration_index = 0
         self._refresh_configuration()
+        self._reads = LinearReads(
+            engine=self._engine,
+            server_id=server.id,
+            configuration=lambda: self._configuration,
+            leads=lambda: self.leads,
+            connected=self._connected,
+            send=network.send,
+            retry_s=timing.retry_s,
+        )
+        self._standing = Standing(
+            engine=self._engine,
+            journal=journal,
+            election=self._election,
+            server_id=server.id,
+            configuration=lambda: self._configuration,
+            send=network.send,
+            clock=clock,
+        )
+        self._handlers = self._reads.handlers | self._standing.handlers
 
     # --- state machine and snapshots
 
@@ -360,8 +378,8 @@ class RaftNode:
         try:
             if kind in _ENGINE_TYPES:
                 self._receive_engine(sender, message)
-            else:
-                self._receive_own(sender, message)
+            elif kind in self._handlers:
+                self._handlers[kind](sender, message)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ProtocolViolation(f"bad {kind!r} message from {sender}: {error!r}") from error
 
@@ -375,75 +393,6 @@ class RaftNode:
         elif engine.voted_for == sender and voted_before != (engine.term, sender):
             self._election.vote_granted(now)
         self._refresh_configuration()
-
-    def _receive_own(self, sender: str, message: Message) -> None:
-        kind = message.get("type")
-        if kind == "pre_vote":
-            self._on_pre_vote(sender, message)
-        elif kind == "pre_vote_reply":
-            self._on_pre_vote_reply(sender, message)
-        elif kind == "read_ping":
-            self._on_read_ping(sender, message)
-        elif kind == "read_echo":
-            self._on_read_echo(sender, message)
-        elif kind == "read_request":
-            self._on_read_request(sender, message)
-        elif kind == "read_reply":
-            self._on_read_reply(message)
-
-    # --- elections
-
-    def _log_end(self) -> LogPosition:
-        return LogPosition(self._journal.last_term, self._journal.last_index)
-
-    def _maybe_stand(self, now: float) -> None:
-        if self._engine.role is Role.LEADER or now < self._election.deadline:
-            return
-        if not self.is_voter:
-            self._election.vote_granted(now)  # nothing to do but to wait
-            return
-        term = self._engine.term + 1
-        number = self._election.start_round(term, now)
-        end = self._log_end()
-        message = {
-            "type": "pre_vote",
-            "term": term,
-            "round": number,
-            "last_log_index": end.last_index,
-            "last_log_term": end.term,
-        }
-        for peer in sorted(self._configuration.voters() - {self.server.id}):
-            self._network.send(peer, dict(message))
-        if self._configuration.majority() == 1:
-            self._engine.start_election()
-
-    def _on_pre_vote(self, sender: str, message: Message) -> None:
-        theirs = LogPosition(message["last_log_term"], message["last_log_index"])
-        granted = (
-            self._engine.role is not Role.LEADER
-            and not self._election.hears_leader(self._clock())
-            and self._election.may_grant(
-                message["term"], theirs, self._log_end(), self._engine.term
-            )
-        )
-        reply = {
-            "type": "pre_vote_reply",
-            "round": message["round"],
-            "granted": granted,
-            "term": self._engine.term,
-        }
-        self._network.send(sender, reply)
-
-    def _on_pre_vote_reply(self, sender: str, message: Message) -> None:
-        if message["term"] > self._engine.term and self._engine.role is not Role.LEADER:
-            # Behind in terms, no round of ours can succeed: catch up and ask again later.
-            self._engine.step_down(message["term"])
-            return
-        if not message["granted"] or sender not in self._configuration.voters():
-            return
-        majority = self._configuration.majority()
-        if self._election.granted(sender, message["round"], majority, self._engine.term):
-            self._engine.start_election()
 
     # --- linearizable reads
 
@@ -463,83 +412,7 @@ class RaftNode:
         Raises:
             NotProposed: Too many readers wait.
         """
-        leads = self._engine.role is Role.LEADER
-        queue: ReadRounds | ReadRequests = self._reads if leads else self._read_requests
-        if not queue.ask(self._when_applied(done) if leads else done):
-            raise NotProposed("too many reads are waiting; try again later")
-
-    def _when_applied(self, done: ReadDone) -> ReadDone:
-        def confirmed(index: int | None) -> None:
-            if index is None:
-                # Leadership was lost before it was confirmed: the next leader may answer.
-                self._read_requests.ask(done)
-            else:
-                self._wait_applied(index, done)
-
-        return confirmed
-
-    def _wait_applied(self, index: int, done: ReadDone) -> None:
-        if self._engine.applied_index >= index:
-            done(index)
-        else:
-            self._read_waiting.append((index, done))
-
-    def _release_reads(self) -> None:
-        if self._read_waiting:
-            waiting, self._read_waiting = self._read_waiting, deque()
-            for index, done in waiting:
-                self._wait_applied(index, done)
-
-    def _drive_reads(self, now: float) -> None:
-        if self._engine.role is Role.LEADER:
-            for done in self._read_requests.take_all():
-                self._reads.ask(self._when_applied(done))
-            if self.leads and self._reads.idle_with_work:
-                self._reads.start(self._engine.commit_index)
-                self._ping()
-                self._reads.close_if(self._configuration.majority())
-                self.metrics.read_rounds_total = self._reads.rounds_total
-            return
-        self._reads.fail()
-        leader = self._engine.leader_id
-        if leader is not None and leader in self._connected:
-            question = self._read_requests.next_question(now)
-            if question is not None:
-                self._network.send(leader, {"type": "read_request", "id": question})
-
-    def _ping(self) -> None:
-        ping = {
-            "type": "read_ping",
-            "term": self._engine.term,
-            "sequence": self._reads.open_sequence,
-        }
-        for peer in sorted(self._configuration.voters() - {self.server.id}):
-            self._network.send(peer, dict(ping))
-
-    def _on_read_ping(self, sender: str, message: Message) -> None:
-        # An echo says "at this moment I know of no later leader", nothing about the disk.
-        if message["term"] == self._engine.term and self._engine.leader_id == sender:
-            echo = {"type": "read_echo", "term": message["term"], "sequence": message["sequence"]}
-            self._network.send(sender, echo)
-
-    def _on_read_echo(self, sender: str, message: Message) -> None:
-        current = message["term"] == self._engine.term and self._engine.role is Role.LEADER
-        if current and sender in self._configuration.voters():
-            self._reads.echo(sender, message["sequence"], self._configuration.majority())
-
-    def _on_read_request(self, sender: str, message: Message) -> None:
-        question = message["id"]
-
-        def confirmed(index: int | None) -> None:
-            reply = {"type": "read_reply", "id": question, "index": index}
-            self._network.send(sender, reply)
-
-        if self._engine.role is not Role.LEADER or not self._reads.ask(confirmed):
-            confirmed(None)
-
-    def _on_read_reply(self, message: Message) -> None:
-        for done in self._read_requests.answered(message["id"], message["index"]):
-            self._wait_applied(message["index"], done)
+        self._reads.read(done)
 
     # --- proposals
 
@@ -585,7 +458,7 @@ class RaftNode:
 
     def _requeue(self) -> None:
         self._proposals.requeue()
-        self._read_requests.leader_changed()
+        self._reads.leader_changed()
 
     def _check_retries(self, now: float) -> None:
         leader = (self._engine.leader_id, self._engine.term)
@@ -603,7 +476,7 @@ class RaftNode:
     def tick(self) -> float:
         """Does what is due; gives the time of the next tick at the latest (monotonic seconds)."""
         now = self._clock()
-        self._maybe_stand(now)
+        self._standing.drive(now)
         self._check_retries(now)
         self._engine.tick()
         # What was just applied may have made room for the next batch: it goes out at once.
@@ -615,8 +488,9 @@ class RaftNode:
                 self._sent = position
                 self._engine.send_appends()
         self._check_retries(now)
-        self._drive_reads(now)
-        self._release_reads()
+        self._reads.drive(now)
+        self._reads.release()
+        self.metrics.read_rounds_total = self._reads.rounds_total
         self._tell_role()
         self._compaction.maybe_start(self._engine.applied_index, self._configuration_at)
         self._journal.flush()
@@ -634,13 +508,13 @@ class RaftNode:
         if self._engine.applied_index < self._engine.commit_index:
             return now
         if self._engine.role is Role.LEADER:
-            if self._proposals.ready or (self.leads and self._reads.idle_with_work):
+            if self._proposals.ready or self._reads.can_start:
                 return now
             # PySyncObj sends when the time is strictly past.
-            return max(now, self._engine.heartbeat_due + 0.0005)
-        retries = (self._proposals.retry_due(), self._read_requests.due())
-        dues = [self._election.deadline, *(due for due in retries if due is not None)]
-        return max(min(dues), now)
+            dues = [self._engine.heartbeat_due + 0.0005, self._reads.due()]
+        else:
+            dues = [self._election.deadline, self._proposals.retry_due(), self._reads.due()]
+        return max(min(due for due in dues if due is not None), now)
 
     def on_role_change(self, changed: Callable[[Role, int], None]) -> None:
         """See `ReplicaAPI.on_role_change`."""
@@ -684,11 +558,7 @@ class RaftNode:
     def stop(self, reason: str) -> None:
         """Answers everyone who waits."""
         self._proposals.fail_all(reason)
-        for done in self._read_requests.take_all():
-            done(None)
-        waiting, self._read_waiting = self._read_waiting, deque()
-        for _, done in waiting:
-            done(None)
+        self._reads.stop()
 
     def status(self) -> ReplicaStatus:
         """See `ReplicaAPI.status`."""

@@ -86,7 +86,7 @@ class ReadRequests:
     """
 
     def __init__(self, retry_s: float) -> None:
-        self._retry_s = retry_s
+        self.retry_s = retry_s
         self._waiting: list[ReadDone] = []
         self._asked: list[ReadDone] = []
         self._id = 0
@@ -101,11 +101,11 @@ class ReadRequests:
 
     def due(self) -> float | None:
         """When the question is to be repeated; None when none is out."""
-        return self._asked_at + self._retry_s if self._asked else None
+        return self._asked_at + self.retry_s if self._asked else None
 
     def next_question(self, now: float) -> int | None:
         """Number of the question to send now, or None when there is none to send."""
-        if self._asked and now >= self._asked_at + self._retry_s:
+        if self._asked and now >= self._asked_at + self.retry_s:
             self._waiting = self._asked + self._waiting
             self._asked = []
         if self._asked or not self._waiting:
