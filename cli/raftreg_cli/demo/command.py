@@ -65,8 +65,11 @@ async def _demo(once: bool, wanted: Path | None, base_port: int, output: Output)
                     report = Report(output, lambda: clock.monotonic() - start)
                     return 0 if await run_once(stage, probe, report) else 1
                 click.echo(f"Starting {len(stage.all())} processes …", err=True)
-                await wait_healthy(stage, probe, START_S_MAX)
-                await run_live(stage, probe)
+                try:
+                    await wait_healthy(stage, probe, START_S_MAX)
+                    await run_live(stage, probe)
+                finally:
+                    click.echo("Stopping …", err=True)
         except asyncio.CancelledError:
             click.echo("All processes are stopped.", err=True)
             return _INTERRUPTED if once else 0
@@ -83,7 +86,6 @@ def _cancelled_by_signals() -> Iterator[None]:
         nonlocal ending
         if not ending and task is not None:
             ending = True
-            click.echo("\nStopping …", err=True)
             task.cancel()
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from raftreg.errors import RaftregError
-from raftreg_cli.demo.plan import WEB
+from raftreg_cli.demo.plan import WEB, Host
 from raftreg_cli.demo.probe import Probe, View
 from raftreg_cli.demo.stage import Stage
 from raftreg_cli.output import Columns, columns, plain_lines, rich_table
@@ -36,13 +36,14 @@ async def run_live(stage: Stage, probe: Probe) -> None:
 
 
 async def _live(stage: Stage, probe: Probe, restart: asyncio.Event) -> None:
-    hints = Text(hints_text(stage))
-    with Live(console=Console(), auto_refresh=False, transient=True) as live:
+    console = Console()
+    console.print(Text(hints_text(stage)))
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             view = await _look(stage, probe)
             tables = [rich_table(table, title) for title, table in tables_of(stage, view)]
-            spaced: list[RenderableType] = [part for table in tables for part in (table, "")]
-            live.update(Group(*spaced, hints), refresh=True)
+            spaced: list[RenderableType] = [part for table in tables for part in ("", table)]
+            live.update(Group(*spaced), refresh=True)
             await _pause(stage, restart)
 
 
@@ -79,38 +80,35 @@ async def _pause(stage: Stage, restart: asyncio.Event) -> None:
 
 
 def tables_of(stage: Stage, view: View | None) -> list[tuple[str, Columns]]:
-    """The tables with their titles: servers, nodes, services."""
-    return [
-        ("Servers", _servers(stage, view)),
-        ("Nodes", _nodes(stage, view)),
-        ("Services", _services(view)),
-    ]
-
-
-def _servers(stage: Stage, view: View | None) -> Columns:
-    rows = []
-    for host in stage.plan.servers:
-        process = stage.servers[host.name]
-        known = view.servers.get(host.name, {}) if view else {}
-        leads = view is not None and view.leader.rpartition(":")[0] == host.address
-        role = ("leader" if leads else "follower") if process.running else "stopped"
-        index, term = known.get("LastIndex", "-"), known.get("LastTerm", "-")
-        rows.append((host.name, host.http, role, term, index, process.pid))
-    return columns(("SERVER", "HTTP", "ROLE", "TERM", "INDEX", "PID"), rows)
+    """The tables with their titles: nodes, services."""
+    return [("Nodes", _nodes(stage, view)), ("Services", _services(view))]
 
 
 def _nodes(stage: Stage, view: View | None) -> Columns:
     processes = {**stage.servers, **stage.agents}
-    rows = [
-        (
-            host.name,
-            host.address,
-            view.nodes.get(host.name, "-") if view else "-",
-            processes[host.name].pid if processes[host.name].running else "stopped",
+    rows = []
+    for host in stage.plan.hosts:
+        running = processes[host.name].running
+        known = view.servers.get(host.name, {}) if view and host.raft_port and running else {}
+        rows.append(
+            (
+                host.name,
+                host.http,
+                view.nodes.get(host.name, "-") if view else "-",
+                _role(host, view) if running else "stopped",
+                known.get("LastTerm", "-"),
+                known.get("LastIndex", "-"),
+                processes[host.name].pid,
+            )
         )
-        for host in stage.plan.hosts
-    ]
-    return columns(("NODE", "ADDRESS", "LEASE", "PID"), rows)
+    return columns(("NODE", "HTTP", "LEASE", "ROLE", "TERM", "INDEX", "PID"), rows)
+
+
+def _role(host: Host, view: View | None) -> str:
+    if not host.raft_port:
+        return "agent"
+    leads = view is not None and view.leader.rpartition(":")[0] == host.address
+    return "leader" if leads else "follower"
 
 
 def _services(view: View | None) -> Columns:

@@ -147,7 +147,9 @@ class Scenario:
         self._report.figure("leader_killed_to_next_write_s", outage_s)
         self._report.ok(
             f"kill -9 of the leader {leader.name} (pid {process.pid}): "
-            f"the next write was accepted after {outage_s:.3f} s, {new.name} leads"
+            f"the next write was accepted after {outage_s:.3f} s, {new.name} leads",
+            "(a dead process is noticed by its closed connections; a dead host or a cut network "
+            "takes an election timeout more)",
         )
         return leader
 

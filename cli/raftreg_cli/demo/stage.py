@@ -20,7 +20,8 @@ from raftreg_cli.demo import plan as plans
 from raftreg_cli.demo.plan import Host, Plan
 
 AGENT_GRACE_S = 6.0
-SERVER_GRACE_S = 4.0
+#: Whoever is last has no majority to tell that it leaves; their data is of no more use.
+SERVER_GRACE_S = 1.5
 _LOG_TAIL_LINES = 15
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -170,8 +171,7 @@ async def started(layout: Plan) -> AsyncIterator[Stage]:
         await stage.start()
         yield stage
     finally:
-        # Shielded: a second Ctrl-C must not leave processes behind.
-        await asyncio.shield(asyncio.get_running_loop().create_task(stage.stop()))
+        await stage.stop()
 
 
 @contextlib.contextmanager
