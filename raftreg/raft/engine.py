@@ -37,8 +37,11 @@ Message = dict[str, Any]
 
 _ROLES = {0: Role.FOLLOWER, 1: Role.CANDIDATE, 2: Role.LEADER}
 _NEVER = float("inf")
-#: Entries that one tick applies at most, so that a long replay does not hold the loop.
-APPLY_ENTRIES_MAX = 256
+#: Proposals that one tick applies (the last entry may go beyond), so that a long replay does not
+#: hold the loop.
+APPLY_PROPOSALS_MAX = 2_000
+#: Appends are passed over while this much waits for the disk: the leader repeats them.
+UNSYNCED_BYTES_MAX = 64 * 1024 * 1024
 #: Bytes of entries in one append; an entry is always smaller (`COMMAND_BYTES_MAX`).
 APPEND_BYTES_MAX = 4 * 1024 * 1024
 
@@ -139,7 +142,8 @@ class Engine(SyncObj):
         port: Where messages go.
         snapshots: Snapshots on the way to and from peers.
         clock: Monotonic seconds.
-        apply: Is called with (index, term, entry) for every committed entry, in order, once.
+        apply: Is called with (index, term, entry) for every committed entry, in order, once; gives
+            how many proposals it held.
         install: Is called when a whole snapshot has arrived; must leave log and state at it.
         heartbeat_s: Period of empty appends, in seconds.
         fallback_s: Seconds without a majority's answer after which a leader steps down.
@@ -154,7 +158,7 @@ class Engine(SyncObj):
         port: EnginePort,
         snapshots: SnapshotPort,
         clock: Callable[[], float],
-        apply: Callable[[int, int, bytes], None],
+        apply: Callable[[int, int, bytes], int],
         install: Callable[[], None],
         heartbeat_s: float,
         fallback_s: float,
@@ -215,11 +219,12 @@ class Engine(SyncObj):
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
         """Applies what is committed: each entry once, and it counts as applied when it is."""
-        last = min(self._commit, self.applied_index + APPLY_ENTRIES_MAX)
-        for index in range(self.applied_index + 1, last + 1):
+        budget = APPLY_PROPOSALS_MAX
+        while budget > 0 and self.applied_index < self._commit:
+            index = self.applied_index + 1
             entry = self._log[index - self._log[0][1]]
             self._SyncObj__raftLastApplied = index
-            self._apply(index, entry[2], entry[0])
+            budget -= 1 + self._apply(index, entry[2], entry[0])
         return False
 
     def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
@@ -408,6 +413,8 @@ class Engine(SyncObj):
             return
         if self.role is Role.LEADER and message["term"] == self.term:
             raise InvariantViolation(f"{sender} also leads term {self.term}")
+        if self._log.unsynced_bytes > UNSYNCED_BYTES_MAX:
+            return
         if "prevLogIdx" in message:
             entries = message.get("entries") or []
             _check_entries(message, entries)

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from raftreg.errors import InvalidRequest, NoLeader, NotProposed, RaftregError, TooLarge
+from raftreg.errors import NoLeader, TooLarge
 from raftreg.raft.api import PeerStatus, ReplicaStatus, RequestId, Role, Server, StateMachine
 from raftreg.raft.compaction import Compaction, CompactionLimits, Worker
+from raftreg.raft.configuring import Changed, ConfigurationKeeper
 from raftreg.raft.dedup import AppliedRequests
 from raftreg.raft.election import Election
 from raftreg.raft.engine import Engine, EnginePort, Message
@@ -31,14 +32,12 @@ from raftreg.raft.entries import (
     CONFIGURATION,
     Batch,
     decode_batch,
-    decode_configuration_entry,
     encode_batch,
-    encode_configuration_entry,
 )
-from raftreg.raft.faults import ProtocolViolation
+from raftreg.raft.faults import InvariantViolation, ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.linear_reads import LinearReads
-from raftreg.raft.membership import Configuration, voters_changed
+from raftreg.raft.membership import Configuration
 from raftreg.raft.metrics import NodeMetrics
 from raftreg.raft.proposals import Key, Pending, ProposalDone, ProposalQueue
 from raftreg.raft.read_index import ReadDone
@@ -83,6 +82,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
             heartbeats, and longer than the longest pause of a healthy server.
         fallback_s: A leader without a majority's answers for this long steps down.
         retry_s: Forwarded proposals and read questions are repeated after this long.
+        disk_stall_s: A leader whose disk has not finished a sync for this long steps down.
     """
 
     heartbeat_s: float = 0.08
@@ -90,6 +90,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     election_max_s: float = 0.8
     fallback_s: float = 0.6
     retry_s: float = 0.5
+    disk_stall_s: float = 3.0
 
 
 class RaftNode:
@@ -132,7 +133,6 @@ class RaftNode:
         self.metrics = NodeMetrics()
         self._journal = journal
         self._machine = machine
-        self._base = base
         self._network = network
         self._clock = clock
         self._applied_requests = AppliedRequests()
@@ -147,7 +147,8 @@ class RaftNode:
         self._told: tuple[Role, int] = (Role.FOLLOWER, 0)
         self._seen_leader: tuple[str | None, int] = (None, 0)
         self._sent: tuple[int, int] = (0, 0)
-        self._config_waiters: list[tuple[int, int, Callable[[RaftregError | None], None]]] = []
+        self._syncing_lsn = 0
+        self._syncing_since = clock()
         self._compaction = Compaction(
             journal=journal,
             store=snapshots,
@@ -170,14 +171,11 @@ class RaftNode:
             fallback_s=timing.fallback_s,
             applied_index=applied,
         )
-        self._config_version = -1
-        self._configuration = Configuration()
-        self._configuration_index = 0
-        self._refresh_configuration()
+        self._configuring = ConfigurationKeeper(self._engine, journal, self._compaction, base)
         self._reads = LinearReads(
             engine=self._engine,
             server_id=server.id,
-            configuration=lambda: self._configuration,
+            configuration=lambda: self._configuring.current,
             leads=lambda: self.leads,
             connected=self._connected,
             send=network.send,
@@ -188,7 +186,7 @@ class RaftNode:
             journal=journal,
             election=self._election,
             server_id=server.id,
-            configuration=lambda: self._configuration,
+            configuration=lambda: self._configuring.current,
             send=network.send,
             clock=clock,
         )
@@ -218,30 +216,36 @@ class RaftNode:
         """A whole snapshot of the leader has arrived and is durable: take it over."""
         meta = self._compaction.received
         self._journal.reset_to(meta.prev_index, meta.prev_term, meta.index, meta.term)
-        applied = self._restore_newest()
+        try:
+            applied = self._restore_newest()
+        except Exception as fault:
+            # Whatever it is, the state machine may hold half a state: nothing may go on with it.
+            raise InvariantViolation(f"{meta.name} could not be restored: {fault!r}") from fault
         self._engine.installed(applied)
-        self._refresh_configuration()
+        self._configuring.refresh()
         self._machine.entry_applied(applied)
         self.metrics.snapshots_installed_total += 1
 
-    def _apply(self, index: int, term: int, entry: bytes) -> None:
+    def _apply(self, index: int, term: int, entry: bytes) -> int:
+        proposals = 0
         if entry[0] == BATCH:
-            self._apply_batch(entry)
+            proposals = self._apply_batch(entry)
             self._machine.entry_applied(index)
             resolved, self._resolved = self._resolved, []
             for pending, result in resolved:
                 pending.finish(result, None)
         elif entry[0] == CONFIGURATION:
-            self._answer_configuration(index, term)
+            self._configuring.applied(index, term)
         self.metrics.entries_applied_total += 1
+        return proposals
 
-    def _apply_batch(self, entry: bytes) -> None:
+    def _apply_batch(self, entry: bytes) -> int:
         try:
             batch = decode_batch(entry)
         except msgspec.DecodeError:
             # Every server sees the same bytes, so every server passes over them.
             self.metrics.bad_entries_total += 1
-            return
+            return 0
         if batch.time_ms > self._time_ms:
             self._time_ms = batch.time_ms
             self._time_at = self._clock()
@@ -256,6 +260,7 @@ class RaftNode:
             if pending is not None:
                 self._resolved.append((pending, result))
         self.metrics.proposals_applied_total += len(batch.proposals)
+        return len(batch.proposals)
 
     def cluster_time_ms(self) -> int:
         """Cluster time now: the last applied stamp and what has passed since (LogCabin)."""
@@ -266,39 +271,15 @@ class RaftNode:
     @property
     def configuration(self) -> Configuration:
         """The configuration in force here (of the log, committed or not)."""
-        return self._configuration
-
-    @property
-    def is_voter(self) -> bool:
-        """Whether this server counts in a majority."""
-        return self.server.id in self._configuration.voters()
+        return self._configuring.current
 
     def set_base(self, base: Configuration) -> None:
         """The bootstrap agreed: these servers form the new cluster."""
-        self._base = base
-        self._config_version = -1
-        self._refresh_configuration()
-        if self.server.id == min(self._configuration.voters(), default=""):
+        self._configuring.set_base(base)
+        if self.server.id == min(self.configuration.voters(), default=""):
             self._election.hurry(self._clock())
 
-    def _refresh_configuration(self) -> None:
-        """Takes the newest configuration of the log into force, also after a truncation."""
-        if self._journal.config_version == self._config_version:
-            return
-        self._config_version = self._journal.config_version
-        entries = self._journal.config_entries()
-        if entries:
-            self._configuration_index, command = entries[-1]
-            self._configuration = decode_configuration_entry(command)
-        else:
-            self._configuration_index = 0
-            saved = self._compaction.configuration
-            self._configuration = saved or self._base or Configuration()
-        self._engine.adopt(self._configuration)
-
-    def change_configuration(
-        self, after: Configuration, done: Callable[[RaftregError | None], None]
-    ) -> None:
+    def change_configuration(self, after: Configuration, done: Changed) -> None:
         """Appends a new configuration as the leader.
 
         Args:
@@ -312,23 +293,7 @@ class RaftNode:
         """
         if not self.leads:
             raise NoLeader("No cluster leader")
-        if voters_changed(self._configuration, after) > 1:
-            raise InvalidRequest("one membership change at a time: at most one voter may differ")
-        if self._engine.commit_index < self._configuration_index:
-            raise NotProposed("another membership change is under way; try again when it is done")
-        index = self._engine.append_configuration(encode_configuration_entry(after))
-        self._config_waiters.append((index, self._engine.term, done))
-        self._refresh_configuration()
-
-    def _answer_configuration(self, index: int, term: int) -> None:
-        waiting, self._config_waiters = self._config_waiters, []
-        for at, in_term, done in waiting:
-            if at > index:
-                self._config_waiters.append((at, in_term, done))
-            elif (at, in_term) == (index, term):
-                done(None)
-            else:
-                done(NotProposed("another leader took over; the change did not happen"))
+        self._configuring.change(after, done)
 
     # --- messages
 
@@ -392,7 +357,7 @@ class RaftNode:
                 self._election.leader_heard(now)
         elif engine.voted_for == sender and voted_before != (engine.term, sender):
             self._election.vote_granted(now)
-        self._refresh_configuration()
+        self._configuring.refresh()
 
     # --- linearizable reads
 
@@ -476,6 +441,11 @@ class RaftNode:
     def tick(self) -> float:
         """Does what is due; gives the time of the next tick at the latest (monotonic seconds)."""
         now = self._clock()
+        if self._disk_stalled(now):
+            # Somebody with a disk that works should lead: nothing commits here.
+            self._election.vote_granted(now)
+            if self._engine.role is Role.LEADER:
+                self._engine.step_down(self._engine.term)
         self._standing.drive(now)
         self._check_retries(now)
         self._engine.tick()
@@ -492,17 +462,17 @@ class RaftNode:
         self._reads.release()
         self.metrics.read_rounds_total = self._reads.rounds_total
         self._tell_role()
-        self._compaction.maybe_start(self._engine.applied_index, self._configuration_at)
+        self._compaction.maybe_start(self._engine.applied_index, self._configuring.at)
         self._journal.flush()
         self._release_outbox()
         return self._next_due(now)
 
-    def _configuration_at(self, index: int) -> Configuration:
-        """The configuration in force at an applied index, for a snapshot."""
-        entries = [entry for entry in self._journal.config_entries() if entry[0] <= index]
-        if entries:
-            return decode_configuration_entry(entries[-1][1])
-        return self._compaction.configuration or self._base or Configuration()
+    def _disk_stalled(self, now: float) -> bool:
+        """True while a record has waited for its sync for longer than `disk_stall_s`."""
+        if self._journal.durable_lsn >= self._syncing_lsn:
+            self._syncing_lsn, self._syncing_since = self._journal.lsn, now
+        waiting = self._journal.durable_lsn < self._syncing_lsn
+        return waiting and now - self._syncing_since > self.timing.disk_stall_s
 
     def _next_due(self, now: float) -> float:
         if self._engine.applied_index < self._engine.commit_index:
@@ -531,9 +501,7 @@ class RaftNode:
                 changed(role, self._engine.term)
         self._told = (role, self._engine.term)
         if role is not Role.LEADER:
-            waiting, self._config_waiters = self._config_waiters, []
-            for _, _, done in waiting:
-                done(NotProposed("leadership was lost; look whether the change took effect"))
+            self._configuring.leadership_lost()
 
     # --- the rest
 
@@ -570,7 +538,7 @@ class RaftNode:
                 match_index=engine.match_index(server.id) if leads else 0,
                 contact_age_s=engine.response_age_s(server.id) if leads else None,
             )
-            for server in self._configuration.servers
+            for server in self._configuring.current.servers
             if server.id != self.server.id
         }
         return ReplicaStatus(
@@ -583,7 +551,7 @@ class RaftNode:
             last_log_index=self._journal.last_index,
             first_log_index=self._journal.first_index,
             last_snapshot_index=self._compaction.last_index,
-            servers=self._configuration.servers,
+            servers=self._configuring.current.servers,
             leader_contact_age_s=0.0 if leads else self._election.leader_contact_age_s(now),
             peers=peers,
         )
