@@ -86,9 +86,10 @@ def test_no_command_whatever_it_holds_raises(script: list[Command]) -> None:
     assert b"".join(snapshot(restore([image]))) == image
 
 
+@often
 @given(scripts, st.integers(0, 20))
 def test_the_same_commands_give_the_same_bytes(script: list[tuple[int, Command]], cut: int) -> None:
-    """Also over the wire, and when a server starts from a snapshot in the middle."""
+    """And the same answers, over the wire, and from a snapshot in the middle too."""
     one, other = State(), State()
     run(one, script)
     run(other, script[:cut])
@@ -96,6 +97,8 @@ def test_the_same_commands_give_the_same_bytes(script: list[tuple[int, Command]]
     run(other, [(ms, decode(encode(command))) for ms, command in script[cut:]])
     assert visible(one) == visible(other)
     assert list(snapshot(one)) == list(snapshot(other))
+    asked = [answers(catalog_watches(s.catalog) | state_watches(s)) for s in (one, other)]
+    assert asked[0] == asked[1]
 
 
 # -- watches -------------------------------------------------------------------------------------

@@ -185,6 +185,15 @@ def test_the_copy_is_of_the_moment_of_the_call() -> None:
     assert b"".join(chunks) == IMAGE
 
 
+def test_a_lock_delay_that_passed_is_no_part_of_the_state() -> None:
+    """When it is swept from memory differs between servers; their snapshots must not."""
+    registry = filled()
+    registry.now_ms += 15_000
+    registry.kv(KVVerb.SET, "later")
+    assert registry.state.lock_delays.keys() == {"freed"}
+    assert summary(snapshot(registry.state))["lock_delays"].rows == 0
+
+
 def test_chunks_are_small_unless_a_value_is_large() -> None:
     """The writer holds the interpreter for a chunk at a time."""
     registry = Registry()
