@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftreg.core import query
 from raftreg.core.commands import (
+    ConfigDelete,
     ConfigSet,
     KVVerb,
+    ReapTombstones,
     RestoreChunk,
     SessionDestroy,
 )
@@ -183,6 +186,19 @@ def test_the_copy_is_of_the_moment_of_the_call() -> None:
     registry.kv(KVVerb.SET, "later")
     registry.kv(KVVerb.DELETE, "locked")
     assert b"".join(chunks) == IMAGE
+
+
+def test_the_index_of_what_is_gone_is_kept() -> None:
+    """A watcher of an ended session, a deleted key or entry sees no lower index after a restart."""
+    registry = filled()
+    registry.run(ConfigDelete(kind="k", name="n"))
+    registry.run(ReapTombstones(up_to_index=registry.state.index))
+    again = restore(snapshot(registry.state))
+    for state in (registry.state, again):
+        assert query.session_info(state, "s2").index == 7
+        assert query.sessions(state).index == 7
+        assert query.kv_get(state, "dead").index == 9
+        assert query.config_get(state, "k", "n").index == 12
 
 
 def test_a_lock_delay_that_passed_is_no_part_of_the_state() -> None:
