@@ -18,7 +18,14 @@ from raftreg.client.api import RegistryClient
 from raftreg.clock import Clock
 from raftreg.config import AgentSettings
 from raftreg.core.catalog import Catalog
-from raftreg.errors import ConfigurationError, InvalidRequest, NotFound, RaftregError, Rejected
+from raftreg.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    NotProposed,
+    RaftregError,
+    Rejected,
+)
 from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
 from raftreg.model import (
     NODE_MAINTENANCE,
@@ -121,6 +128,8 @@ class LocalAgent:
         )
         self._from_files = definitions.Definitions()
         self._loops: list[asyncio.Task[None]] = []
+        self._stopped = False
+        self._aliases: dict[str, None] = {}
         self._aliases_changed = asyncio.Event()
         self._statuses_changed = asyncio.Event()
         self._changed: list[Callable[[], None]] = []
@@ -178,6 +187,7 @@ class LocalAgent:
 
     async def stop(self) -> None:
         """Ends checks, sync and lease; the registration stays until the lease runs out."""
+        self._stopped = True
         for check_id in list(self.state.checks):
             self.scheduler.remove(check_id)
         for loop in self._loops:
@@ -329,6 +339,7 @@ class LocalAgent:
         return True
 
     def _check_gone(self, check_id: str) -> None:
+        self._aliases.pop(check_id, None)
         self.scheduler.remove(check_id)
         self._store.remove(Shelf.CHECKS, check_id)
 
@@ -337,10 +348,20 @@ class LocalAgent:
         machine = self.state.checks[check.check_id].machine
         self.scheduler.expect(check.check_id, machine.ttl_deadline_s)
         if check.kind is CheckKind.ALIAS:
+            self._aliases[check.check_id] = None
             self._aliases_changed.set()
+        else:
+            self._aliases.pop(check.check_id, None)
 
     async def _settle(self, what: str = "") -> None:
-        """Waits for disk and catalog, side by side."""
+        """Waits for disk and catalog, side by side.
+
+        Raises:
+            NotProposed: The agent is stopping: the catalog will not have it.
+            Rejected: The registry refuses it, or it could not be written to disk.
+        """
+        if self._stopped:
+            raise NotProposed("this agent is stopping")
         revision = self.ledger.revision
         cut_off = self.lease.failing and not self.lease.held
         wait_s = CUT_OFF_WAIT_S if cut_off else SYNC_WAIT_S
@@ -519,10 +540,10 @@ class LocalAgent:
         """Judges each alias check; True when one of them looks at another host."""
         remote, edge = False, False
         now_s = self._clock.monotonic()
-        for check_id, check in list(self.state.checks.items()):
-            if check.definition.kind is CheckKind.ALIAS:
-                remote |= check.definition.alias_node not in {"", self.node.name}
-                edge |= self.state.mirror(check_id, self._alias(check.definition), now_s)
+        for check_id in self._aliases:
+            definition = self.state.checks[check_id].definition
+            remote |= definition.alias_node not in {"", self.node.name}
+            edge |= self.state.mirror(check_id, self._alias(definition), now_s)
         if edge:
             self.registrar.kick()
             self._tell()

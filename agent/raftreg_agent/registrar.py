@@ -11,6 +11,7 @@ import asyncio
 from random import Random
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from raftreg.client.api import RegistryClient
@@ -26,10 +27,25 @@ SYNC_PATH = "/v1/internal/node-sync"
 MSGPACK = {"Content-Type": "application/msgpack"}
 ROWS_MAX = 4096
 DEADLINE_S = 5.0
+GATHER_S = 0.005
+#: A batch of more rows than one registration has tells that many come at once.
+CROWD_ROWS = 4
 #: Retries go on for ever; the longest wait bounds how late a host shows after an outage.
 BACKOFF = Backoff(first_s=0.1, max_s=3.0)
 
 log = structlog.get_logger(__name__)
+
+
+class _HeldNode(msgspec.Struct):
+    """What /v1/catalog/node tells: ids are all that counts."""
+
+    services: dict[str, object] = msgspec.field(name="Services", default_factory=dict)
+
+
+class _HeldCheck(msgspec.Struct):
+    """Likewise of /v1/health/node."""
+
+    check_id: str = msgspec.field(name="CheckID")
 
 
 class Registrar:
@@ -52,6 +68,7 @@ class Registrar:
         self._clock = clock
         self._rng = rng
         self._rows_max = ROWS_MAX
+        self._rows_last = 0
         self._wake = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._failures = 0
@@ -92,6 +109,8 @@ class Registrar:
     async def run(self) -> None:
         """Syncs until it is cancelled."""
         while True:
+            # Alone, a change is sent at once; in a crowd, a moment later and many together.
+            await asyncio.sleep(GATHER_S if self._rows_last > CROWD_ROWS else 0.0)
             self._wake.clear()
             try:
                 await self.step()
@@ -109,6 +128,7 @@ class Registrar:
             RaftregError: The registry could not be reached; the batch is due again.
         """
         batch = self._ledger.next_batch(self._truth, rows_max=self._rows_max)
+        self._rows_last = batch.rows if batch is not None else 0
         if batch is None:
             self._tell_waiters()
             return
@@ -163,13 +183,15 @@ class Registrar:
         """Learns what the registry has of this host; all of ours is then sent in batches."""
         name = quote(self._truth.node.name, safe="")
         try:
-            node = (await self._client.request("GET", f"/v1/catalog/node/{name}")).json()
-            checks = (await self._client.request("GET", f"/v1/health/node/{name}")).json()
+            answer = await self._client.request("GET", f"/v1/catalog/node/{name}")
+            node: _HeldNode | None = answer.json(_HeldNode | None)
+            answer = await self._client.request("GET", f"/v1/health/node/{name}")
+            checks: list[_HeldCheck] = answer.json(list[_HeldCheck])
         except RaftregError:
             self._ledger.require_full()
             raise
-        services = list((node or {}).get("Services") or {})
-        check_ids = [check["CheckID"] for check in checks or () if check["CheckID"] != SERF_HEALTH]
+        services = list(node.services) if node is not None else []
+        check_ids = [check.check_id for check in checks if check.check_id != SERF_HEALTH]
         self._ledger.assume(self._truth, services, check_ids)
 
     async def _back_off(self, error: RaftregError) -> None:

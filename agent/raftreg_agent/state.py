@@ -177,7 +177,13 @@ class LocalState:
             return []
         named = {check.check_id for check in definition.checks}
         kept = {SERVICE_MAINTENANCE_PREFIX + row.id}
-        gone = [key for key in self._of_service.get(row.id, ()) if key not in named | kept]
+        # A reload replaces what files said; what clients added to a service of a file stays.
+        gone = [
+            key
+            for key in self._of_service.get(row.id, ())
+            if key not in named | kept
+            and (source is Source.API or self.checks[key].source is source)
+        ]
         for check_id in gone:
             self.remove_check(check_id)
         return gone

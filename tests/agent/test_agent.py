@@ -11,7 +11,7 @@ import pytest
 
 from raftreg.clock import ManualClock
 from raftreg.config import HttpLimits
-from raftreg.core.commands import NodeSync
+from raftreg.core.commands import Deregister, NodeSync
 from raftreg.errors import ConfigurationError
 from raftreg.http.decode import ServiceDefinition, service_definition
 from raftreg.model import SERF_HEALTH, ServiceInstance, Status
@@ -206,6 +206,32 @@ async def test_registration_holds_while_no_server_can_be_reached(
             await eventually(lambda: server.history.catalog.service("n1", "web1") is not None)
 
 
+async def test_a_host_too_large_for_one_sync_is_synced_in_parts(
+    tmp_path: Path, session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is registered and ghosts go, also when one command can't hold it all."""
+    async with servers() as (server,):
+        settings = settings_for(server, data_dir=str(tmp_path))
+        async with running(settings) as app:
+            http = Http(app.http_address, session)
+            for number in range(20):
+                body = {"Name": "web", "ID": f"w{number}", "Check": {"TTL": "9s"}}
+                await http("PUT", "/v1/agent/service/register", body)
+            node = app.local.node
+        server.history.apply(Deregister(node="n1"))
+        ghost = ServiceInstance(node="n1", id="ghost", name="ghost")
+        server.history.apply(NodeSync(node=node, services=(ghost,)))
+        for room in ("registrar", "ledger"):
+            monkeypatch.setattr(f"raftreg_agent.{room}.SYNC_BYTES_MAX", 600)
+        server.history.syncs.clear()
+        async with running(settings) as app:
+            await app.local.registrar.synced(app.local.ledger.revision + 1, 10.0)
+            held = server.history.catalog.services_of("n1")
+            assert {row.id for row in held} == {f"w{number}" for number in range(20)}
+            assert len(server.history.syncs) > 2
+            assert not any(sync.full for sync in server.history.syncs)
+
+
 async def test_a_refused_row_does_not_hold_up_the_others(session: Any) -> None:
     """The client learns the reason; everything else is registered all the same."""
     deep: Any = []
@@ -240,12 +266,15 @@ async def test_reload_registers_what_changed_and_drops_what_vanished(
         http = Http(app.http_address, session)
         await http("PUT", "/v1/agent/service/register", {"Name": "mine"})
         await http("PUT", "/v1/agent/check/pass/service:web")
+        added = {"Name": "added", "TTL": "30s", "ServiceID": "web"}
+        await http("PUT", "/v1/agent/check/register", added)
         web.write_text('{"service": {"name": "web", "port": 2, "check": {"ttl": "30s"}}}')
         api.unlink()
         assert (await http("PUT", "/v1/agent/reload"))[0] == 200
         services = app.local.state.services
         assert {key: value.row.port for key, value in services.items()} == {"web": 2, "mine": 0}
         assert app.local.state.checks["service:web"].machine.status is Status.PASSING
+        assert "added" in app.local.state.checks
         web.write_text("{")
         status, text, _ = await http("PUT", "/v1/agent/reload")
         assert status == 400
