@@ -110,7 +110,7 @@ class RegistryServer:
             new_id=make_id,
         )
         self._extra_routes = list(extra_routes)
-        self._loops: list[asyncio.Task[None]] = []
+        self._work: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self.metrics.register(self.meter)
         self.metrics.register(ServerCollector(replica, machine, self.hub, self.leases))
@@ -125,12 +125,7 @@ class RegistryServer:
         Raises:
             ConfigurationError: The address can't be listened on.
         """
-        for loop in (
-            self.leases.run(tasks),
-            self._context.renewals.run(tasks),
-            self._upkeep.run(),
-        ):
-            self._loops.append(tasks.create_task(loop))
+        self._work = tasks.create_task(self._run(), name="registry server")
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -159,10 +154,17 @@ class RegistryServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._loops.clear()
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait((self._work,))
+            self._work = None
+
+    async def _run(self) -> None:
+        """The server's own tasks, and those that they start."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.leases.run(tasks), name="leases")
+            tasks.create_task(self._context.renewals.run(tasks), name="renewals")
+            tasks.create_task(self._upkeep.run(), name="upkeep")
 
     def _application(self) -> web.Application:
         app = web.Application(

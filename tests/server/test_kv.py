@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import aiohttp
@@ -167,7 +168,7 @@ async def test_values_over_512_kib_are_413(api: Running) -> None:
     assert status == 413
     assert "524288 bytes" in body
 
-    async def chunks():  # type: ignore[no-untyped-def]
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(9):
             yield b"x" * 64 * 1024
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 from aiohttp import web
@@ -85,7 +86,8 @@ class Internal:
         response = web.StreamResponse()
         response.content_type = "application/octet-stream"
         await response.prepare(request)
-        await _Stream(self._context, response).run(index, params.get("epoch", ""))
+        with contextlib.suppress(ConnectionError):  # the agent is gone: so ends every feed
+            await _Stream(self._context, response).run(index, params.get("epoch", ""))
         return response
 
 
