@@ -195,8 +195,12 @@ class Cluster:
     # --- coming and going, on the leader
 
     def _wanting(self) -> Server | None:
-        """A connected server that is to be added, promoted, or whose address has changed."""
+        """A server that is to be added, promoted, or whose address has changed."""
         configuration = self._replica.node.configuration
+        me = self._replica.node.server
+        own = configuration.get(me.id)
+        if own is not None and own.address != me.address:
+            return me  # this leader itself has come back elsewhere
         for peer, hello in sorted(self._hellos.items()):
             if not self._replica.transport.connected(peer):
                 continue
