@@ -73,9 +73,12 @@ class ConfigurationKeeper:
         """Appends a new configuration; the caller leads.
 
         Raises:
-            InvalidRequest: More than one voter differs.
+            InvalidRequest: More than one voter differs, or this server would not be one.
             NotProposed: The change before this one is not committed yet.
         """
+        if self._engine.selfNode.id not in after.voters():
+            # A leader counts itself in every majority.
+            raise InvalidRequest("a leader can't remove itself: hand leadership over first")
         if voters_changed(self.current, after) > 1:
             raise InvalidRequest("one membership change at a time: at most one voter may differ")
         if self._engine.commit_index < self._index:

@@ -171,7 +171,7 @@ class Engine(SyncObj):
         self._commit = 0
         self._proved = 0  #: highest index that appends of leaders proved committed
         self._ready = False
-        self._voters_heard: set[str] = set()
+        self._voters_heard: set[tuple[int, str]] = set()  #: (term, voter)
         # PySyncObj's constructor looks at every attribute, so also at this property's field.
         self._SyncObj__newAppendEntriesTime = 0.0
         self._enter()
@@ -206,9 +206,14 @@ class Engine(SyncObj):
     def _SyncObj__raftCommitIndex(self, index: int) -> None:  # noqa: N802
         if not self._ready:
             return
+        durable = min(index, self._log.durable_index)
         if self.role is not Role.LEADER:
             self._proved = max(self._proved, index)
-        self._commit = max(self._commit, min(index, self._log.durable_index))
+        elif self._log.term_at(durable) != self.term:
+            # What is durable here ends before this term: a majority for later entries of this
+            # term says nothing of it while this server may still lose them (section 5.4.2).
+            return
+        self._commit = max(self._commit, durable)
 
     def log_durable(self) -> None:
         """The log synced: what a leader had proved committed before may now count here."""
@@ -248,6 +253,8 @@ class Engine(SyncObj):
         """Runs what is due: commit, apply, heartbeat, election, queued commands."""
         self._enter()
         self.doTick(0.0)
+        # An election that did not begin, or failed, is not repeated without a new pre-vote.
+        self.hold_election()
 
     def submit(self, entry: bytes) -> None:
         """Queues an entry: the leader appends it at the next tick, a follower forwards it."""
@@ -305,7 +312,6 @@ class Engine(SyncObj):
 
     def start_election(self) -> None:
         """Lets the engine become a candidate at the next tick."""
-        self._voters_heard.clear()
         self._SyncObj__raftElectionDeadline = -1.0
 
     def hold_election(self) -> None:
@@ -415,6 +421,9 @@ class Engine(SyncObj):
             raise InvariantViolation(f"{sender} also leads term {self.term}")
         if self._log.unsynced_bytes > UNSYNCED_BYTES_MAX:
             return
+        if "transmission" in message:
+            # PySyncObj's way to send a large entry: it would be joined without limit, unpickled.
+            raise ProtocolViolation(f"{sender} sent an entry in pieces")
         if "prevLogIdx" in message:
             entries = message.get("entries") or []
             _check_entries(message, entries)
@@ -463,8 +472,10 @@ class Engine(SyncObj):
         voters = self._SyncObj__otherNodes
         if message["term"] != self.term or Peer(sender) not in voters:
             return
-        if sender not in self._voters_heard:
-            self._voters_heard.add(sender)
+        if (self.term, sender) not in self._voters_heard:
+            # Votes of other terms were counted, or never will be.
+            self._voters_heard = {heard for heard in self._voters_heard if heard[0] == self.term}
+            self._voters_heard.add((self.term, sender))
             self._pass(sender, message)
 
     def _on_forwarded(self, sender: str, message: Message) -> None:

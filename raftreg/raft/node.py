@@ -200,6 +200,7 @@ class RaftNode:
         if loaded is None:
             return 1
         self._time_ms = loaded.header.time_ms
+        self._time_at = self._clock()
         self._applied_requests = loaded.read_requests(self._machine.decode_result)
         self._machine.restore(loaded.machine_chunks())
         return loaded.meta.index
@@ -288,7 +289,7 @@ class RaftNode:
 
         Raises:
             NoLeader: This server does not lead (yet).
-            InvalidRequest: More than one voter differs.
+            InvalidRequest: More than one voter differs, or this server would be none.
             NotProposed: The change before this one is not committed yet.
         """
         if not self.leads:

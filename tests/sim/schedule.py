@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from raftreg.errors import RaftregError
-from raftreg.raft.api import Server
 from raftreg.raft.membership import Configuration
-from tests.sim.world import Violation, World
+from tests.sim.scheduler import Violation
+from tests.sim.server import SimServer
+from tests.sim.world import World, server_of
+
+TRACE_LINES_MAX = 60
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a run amounted to.
+
+    Attributes:
+        writes, acked: Writes of clients before the healing, and how many were acknowledged.
+        reads: Reads answered.
+        terms: Highest term that had a leader.
+        snapshots: Snapshots installed from a leader.
+    """
+
+    seed: int
+    digest: str
+    writes: int
+    acked: int
+    reads: int
+    terms: int
+    snapshots: int
+    wiped: int
 
 
 class Schedule:
@@ -24,11 +49,12 @@ class Schedule:
         self.rng = world.rng
         self.load = load
         self.fault_every_s = fault_every_s
-        self.writes = 0
+        self.quiet_until = 0.0
         self.faults: list[Callable[[], None]] = [
             self._cut_pair,
             self._cut_one_way,
-            self._isolate_leader,
+            self._cut_off_leader,
+            self._reset_connections,
             self._heal,
             self._heal,
             self._kill,
@@ -39,8 +65,13 @@ class Schedule:
             self._restart_all,
             self._slow_disk,
             self._sync_error,
+            self._pause,
+            self._pause_leader,
+            self._burst,
+            self._long_outage,
             self._transfer,
             self._change_membership,
+            self._wipe,
         ]
 
     def run(self, seconds: float) -> None:
@@ -51,30 +82,62 @@ class Schedule:
         while world.scheduler.now < end:
             world.run(rng.expovariate(self.load))
             self._client()
-            if world.scheduler.now >= next_fault:
-                next_fault += rng.expovariate(1 / self.fault_every_s)
+            if world.scheduler.now >= max(next_fault, self.quiet_until):
+                next_fault = world.scheduler.now + rng.expovariate(1 / self.fault_every_s)
                 fault = rng.choice(self.faults)
-                world.trace.append(f"{world.scheduler.now:.4f} {fault.__name__}")
+                world.note(fault.__name__.removeprefix("_"))
                 fault()
 
-    def heal_and_check(self) -> None:
-        """Ends all faults; then everything acknowledged is everywhere, and writes go on."""
+    def _client(self) -> None:
+        name = self._any()
+        if self.rng.random() < 0.3:
+            self.world.read(name)
+        else:
+            self.world.write_next(name, self.rng.choice((1, 1, 10, 300)))
+
+    # --- the end
+
+    def heal_and_check(self, acked: int) -> None:
+        """Ends all faults; then everything acknowledged is everywhere, and all goes on.
+
+        Args:
+            acked: Writes acknowledged so far; with none, the run shows nothing.
+        """
         world = self.world
+        if acked == 0:
+            raise Violation(f"none of {world.writes} writes was acknowledged")
+        world.note("healed")
         for server in world.servers.values():
             server.disk.heal()
         self._restart_all()
         self._heal()
-        world.run_while(lambda: world.leader() is None)
-        names = [n for n in world.servers if self._member(n)]
-        self.writes += 1
-        last = f"last-{self.writes}".encode()
-        world.write(names[0], last, timeout_s=60)
-        world.run_while(lambda: last not in world.acked)
-        world.run_while(lambda: any(not self._caught_up(name) for name in names))
-        for command in world.acked:
+        world.run_while(lambda: world.leader() is None, "election after healing")
+        self._remove_the_gone()
+        names = [name for name in sorted(world.servers) if self._member(name)]
+        last = world.write_next(names[0])
+        world.run_while(lambda: last not in world.invariants.acked, "a write after healing")
+        world.run_while(lambda: not all(map(self._caught_up, names)), "catching up")
+        for command in world.invariants.acked:
             for name in names:
                 if command not in world.servers[name].machine.commands:
                     raise Violation(f"acknowledged {command!r} is lost on {name}")
+        answers = [world.read(name) for name in names]
+        world.run_while(lambda: not all(answers), "reads after healing")
+
+    def _remove_the_gone(self) -> None:
+        """A cluster must be able to let its wiped servers go, one after the other."""
+
+        def remains() -> bool:
+            leader = self.world.leader()
+            if leader is None or leader.node is None:
+                return True
+            now = leader.node.configuration
+            gone = sorted(set(self.world.gone) & {server.id for server in now.servers})
+            if gone:
+                self._append(leader, now.without(gone[0]))
+            return bool(gone)
+
+        self.world.run_while(remains, "removing wiped servers")
 
     def _member(self, name: str) -> bool:
         leader = self.world.leader()
@@ -83,18 +146,45 @@ class Schedule:
         return leader.node.configuration.get(name) is not None
 
     def _caught_up(self, name: str) -> bool:
-        return len(self.world.servers[name].machine.commands) >= len(self.world.history)
+        known = len(self.world.invariants.history)
+        return len(self.world.servers[name].machine.commands) >= known
 
-    def _client(self) -> None:
-        name = self.rng.choice(sorted(self.world.servers))
-        if self.rng.random() < 0.3:
-            self.world.read(name)
+    def check_returning_server(self) -> None:
+        """A server that was cut off and comes back leaves a healthy leader where it is."""
+        world = self.world
+        self._steady()
+        leader = world.leader()
+        assert leader is not None
+        assert leader.node is not None
+        term = leader.term_seen
+        followers = sorted(leader.node.configuration.voters() - {leader.name})
+        if len(followers) < 2:
             return
-        self.writes += 1
-        size = self.rng.choice((1, 1, 10, 300))
-        self.world.write(name, f"w{self.writes}-".encode() + b"x" * size)
+        world.note(f"{followers[0]} is cut off and comes back")
+        world.network.cut_off(followers[0])
+        world.run(2.5)
+        world.network.unblock_all()
+        world.run(1.5)
+        if leader.term_seen != term or not leader.node.leads:
+            raise Violation(
+                f"{followers[0]} came back and deposed {leader.name}, the healthy leader of {term}"
+            )
 
-    # --- faults
+    def _steady(self) -> None:
+        """Waits until one leader has led for longer than any election takes."""
+        seen: list[int] = []
+
+        def unsteady() -> bool:
+            leader = self.world.leader()
+            seen.append(leader.term_seen if leader is not None else -1)
+            return len(set(seen[-100:])) > 1 or len(seen) < 100 or seen[-1] < 0
+
+        self.world.run_while(unsteady, "steady leadership")
+
+    # --- faults: the network
+
+    def _any(self) -> str:
+        return self.rng.choice(sorted(self.world.servers))
 
     def _pair(self) -> tuple[str, str]:
         a, b = self.rng.sample(sorted(self.world.servers), 2)
@@ -108,21 +198,25 @@ class Schedule:
     def _cut_one_way(self) -> None:
         self.world.network.block(*self._pair())
 
-    def _isolate_leader(self) -> None:
+    def _cut_off_leader(self) -> None:
         leader = self.world.leader()
-        for other in sorted(self.world.servers):
-            if leader is not None and other != leader.name:
-                self.world.network.block(leader.name, other)
-                self.world.network.block(other, leader.name)
+        if leader is not None:
+            self.world.network.cut_off(leader.name)
+
+    def _reset_connections(self) -> None:
+        for _ in range(self.rng.choice((1, 3, 10))):
+            self.world.network.reset(*self._pair())
 
     def _heal(self) -> None:
         self.world.network.unblock_all()
 
+    # --- faults: processes and hosts
+
     def _kill(self) -> None:
-        self.world.kill(self.rng.choice(sorted(self.world.servers)))
+        self.world.kill(self._any())
 
     def _power_off(self) -> None:
-        self.world.power_off(self.rng.choice(sorted(self.world.servers)))
+        self.world.power_off(self._any())
 
     def _kill_all(self) -> None:
         for name in sorted(self.world.servers):
@@ -136,14 +230,53 @@ class Schedule:
         for name in sorted(self.world.servers):
             self.world.start(name)
 
+    def _pause(self) -> None:
+        self.world.servers[self._any()].pause(self.rng.choice((0.1, 0.6, 2.0)))
+
+    def _pause_leader(self) -> None:
+        leader = self.world.leader()
+        if leader is not None:
+            leader.pause(self.rng.choice((0.5, 1.5, 3.0)))
+
+    def _long_outage(self) -> None:
+        """One server is away while the others go on, so long that it needs a snapshot."""
+        self._heal()
+        self._restart_all()
+        name = self._any()
+        self.world.power_off(name)
+        self.quiet_until = self.world.scheduler.now + 2.0
+        self.world.scheduler.call_later(2.0, lambda: self._return(name))
+
+    def _return(self, name: str) -> None:
+        if name in self.world.servers:
+            self.world.start(name)
+
+    # --- faults: disks
+
     def _slow_disk(self) -> None:
-        server = self.world.servers[self.rng.choice(sorted(self.world.servers))]
-        server.disk.stall(self.rng.choice((0.0, 0.05, 0.3)))
+        self.world.servers[self._any()].disk.stall(self.rng.choice((0.0, 0.05, 0.3)))
 
     def _sync_error(self) -> None:
-        server = self.world.servers[self.rng.choice(sorted(self.world.servers))]
+        server = self.world.servers[self._any()]
         if server.node is not None:
             server.disk.fail_next_sync()
+
+    def _wipe(self) -> None:
+        """A disk is lost, where the cluster can do without it."""
+        name = self._any()
+        lost = set(self.world.gone) | {name}
+        for configuration in self.world.configurations():
+            voters = configuration.voters()
+            if voters and len(voters - lost) < configuration.majority():
+                return
+        self.world.note(f"{name} is wiped; {self.world.wipe(name)} takes its place")
+
+    # --- load and administration
+
+    def _burst(self) -> None:
+        name = self._any()
+        for _ in range(self.rng.choice((20, 100))):
+            self.world.write_next(name, self.rng.choice((1, 50)))
 
     def _transfer(self) -> None:
         leader = self.world.leader()
@@ -155,9 +288,12 @@ class Schedule:
 
     def _change_membership(self) -> None:
         leader = self.world.leader()
-        if leader is None or leader.node is None:
-            return
-        after = self._next_configuration(leader.node.configuration, leader.name)
+        if leader is not None and leader.node is not None:
+            after = self._next_configuration(leader.node.configuration, leader.name)
+            self._append(leader, after)
+
+    def _append(self, leader: SimServer, after: Configuration) -> None:
+        assert leader.node is not None
         try:
             leader.node.change_configuration(after, lambda _: None)
         except RaftregError:
@@ -165,29 +301,55 @@ class Schedule:
         leader.poke()
 
     def _next_configuration(self, now: Configuration, leader: str) -> Configuration:
+        gone = sorted(set(self.world.gone) & {server.id for server in now.servers})
+        if gone and self.rng.random() < 0.7:
+            return now.without(gone[0])
         name = self.rng.choice(sorted(set(self.world.servers) - {leader}))
         known = now.get(name)
-        if known is None:
-            return now.with_server(Server(id=name, name=name, address=f"{name}:1", voter=False))
-        if not known.voter:
-            return now.with_server(Server(id=name, name=name, address=f"{name}:1"))
-        if len(now.voters()) > 2:
-            return now.without(name)
-        return now
+        if known is None or not known.voter:
+            return now.with_server(server_of(name, voter=known is not None))
+        after = now.without(name)
+        alive = after.voters() - set(self.world.gone)
+        return after if len(alive) >= max(after.majority(), 2) else now
 
 
-def run_seed(seed: int, seconds: float = 10.0) -> World:
+def run_seed(seed: int, seconds: float = 10.0) -> Outcome:
     """One whole run: 3 or 5 servers, sometimes spare ones, faults, healing, reckoning.
 
     Raises:
-        Violation: With the seed in its text.
+        Violation: With the seed, the trace and the state of all servers in its text.
     """
-    size = 3 if seed % 3 else 5
-    world = World(seed, size=size, spares=seed % 2)
+    world = World(seed, size=3 if seed % 3 else 5, spares=seed % 2)
     schedule = Schedule(world)
     try:
         schedule.run(seconds)
-        schedule.heal_and_check()
-    except Violation as violation:
-        raise Violation(f"seed {seed}: {violation} (replay: make sim SEED={seed})") from violation
-    return world
+        writes, acked = world.writes, len(world.invariants.acked)
+        schedule.heal_and_check(acked)
+        if seed % 4 == 0:
+            schedule.check_returning_server()
+    except Exception as fault:
+        raise Violation(_report(world, fault)) from fault
+    running = [server.node for server in world.servers.values() if server.node is not None]
+    return Outcome(
+        seed=seed,
+        digest=world.digest(),
+        writes=writes,
+        acked=acked,
+        reads=world.invariants.reads_done,
+        terms=max(world.invariants.leaders),
+        snapshots=sum(node.metrics.snapshots_installed_total for node in running),
+        wiped=len(world.gone),
+    )
+
+
+def _report(world: World, fault: Exception) -> str:
+    what = str(fault) if isinstance(fault, Violation) else repr(fault)
+    lines = [
+        f"seed {world.seed} at {world.scheduler.now - world.began:.4f} s: {what}",
+        f"replay: make sim SEED={world.seed}",
+        "trace:",
+        *world.notes[-TRACE_LINES_MAX:],
+        "servers:",
+        *world.state(),
+    ]
+    return "\n  ".join(lines)
