@@ -195,28 +195,11 @@ _json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-_names = st.sampled_from(
-    [
-        "Node",
-        "Address",
-        "Service",
-        "Check",
-        "Checks",
-        "Name",
-        "ID",
-        "Tags",
-        "Meta",
-        "Port",
-        "TTL",
-        "Weights",
-        "TaggedAddresses",
-        "Interval",
-        "HTTP",
-        "Header",
-        "Status",
-        "Datacenter",
-    ]
-)
+_NAMES = """
+Node Address Service Check Checks Name ID Tags Meta Port TTL Weights TaggedAddresses Interval HTTP
+Header Status Datacenter
+"""
+_names = st.sampled_from(_NAMES.split())
 _bodies = (
     st.dictionaries(_names, _json_values | st.dictionaries(_names, _json_values)) | _json_values
 )
