@@ -28,7 +28,7 @@ from raftreg_agent.view import CatalogView
 REQUEST_LINE_BYTES_MAX = 64 * 1024
 #: Requests in flight when the process ends get this long.
 SHUTDOWN_S = 2.0
-#: A server that does not answer a renewal or a sync in this time is passed over.
+#: A server that does not answer a sync in this time is passed over.
 ATTEMPT_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -52,12 +52,22 @@ class AgentApp:
         self.settings = settings
         # Proxied load, blocking queries and the agent's own word must not wait for each other.
         self._own = RegistryClient(settings.join, attempt_timeout_s=ATTEMPT_S, clock=clock, rng=rng)
+        self._renewing = RegistryClient(
+            settings.join, attempt_timeout_s=settings.lease_ttl_s / 3, clock=clock, rng=rng
+        )
         self._asking = RegistryClient(settings.join, clock=clock, rng=rng)
         self._watching = RegistryClient(
             settings.join, connections_max=WATCHES_MAX, clock=clock, rng=rng
         )
         self.view = CatalogView(self._own, clock, rng)
-        self.local = LocalAgent(settings, self._own, clock, rng, catalog=lambda: self.view.catalog)
+        self.local = LocalAgent(
+            settings,
+            self._own,
+            clock,
+            rng,
+            lease_client=self._renewing,
+            catalog=lambda: self.view.catalog,
+        )
         self.proxy = ServerProxy(self._asking, self._watching, settings.http)
         self.metrics = CollectorRegistry()
         self._meter = HttpMeter()
@@ -134,7 +144,7 @@ class AgentApp:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for client in (self._own, self._asking, self._watching):
+        for client in (self._own, self._renewing, self._asking, self._watching):
             await client.close()
 
     async def _serve_dns(self) -> None:

@@ -22,7 +22,7 @@ class LeaseKeeper:
     """Renews the lease of this host.
 
     Args:
-        client: Where servers are.
+        client: Where servers are; it should give up on one of several within a third of `ttl_s`.
         ledger: Gives the digest.
         truth: Gives the node's name and id.
         registrar: Is told when the registry holds something else.
@@ -92,8 +92,9 @@ class LeaseKeeper:
             "PUT",
             RENEW_PATH,
             json={"nodes": [claim], "sessions": []},
-            # A server that hangs must not eat the lease: the next attempt goes to another one.
-            deadline_s=min(self._renew_s, self._ttl_s / 3),
+            # A server that hangs must not eat the lease: the client's own limit for one attempt
+            # (`attempt_timeout_s`) sends it to another one well before.
+            deadline_s=0.75 * self._ttl_s,
         )
         word = _word(answer.json(dict), node.name)
         self.renewed_at_s = self._clock.monotonic()
@@ -108,10 +109,9 @@ class LeaseKeeper:
 
     def _failed(self, error: RaftregError) -> None:
         self.failures_total += 1
+        if not self.failing or self.failures_total % 60 == 0:
+            log.warning("lease not renewed", error=error.message, held=self.held)
         self.failing = True
-        if self._client.last_good is not None:
-            self._client.distrust(self._client.last_good)
-        log.warning("lease not renewed", error=error.message, held=self.held)
 
 
 def _word(body: dict[str, object], name: str) -> str:

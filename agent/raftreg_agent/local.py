@@ -30,13 +30,12 @@ from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
 from raftreg.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE_PREFIX,
-    Check,
     Node,
     ServiceInstance,
     Status,
 )
 from raftreg_agent import definitions
-from raftreg_agent.checks.alias import alias_result
+from raftreg_agent.aliases import Aliases
 from raftreg_agent.checks.grpc import GrpcRunner, require_grpc
 from raftreg_agent.checks.http import HttpRunner
 from raftreg_agent.checks.machine import CheckResult, Damping
@@ -46,12 +45,12 @@ from raftreg_agent.checks.script import ScriptRunner
 from raftreg_agent.checks.tcp import TcpRunner, UdpRunner
 from raftreg_agent.lease import LeaseKeeper
 from raftreg_agent.ledger import SyncLedger
+from raftreg_agent.memory import Memory
 from raftreg_agent.registrar import Registrar
-from raftreg_agent.state import KnownStatus, LocalState, Source
-from raftreg_agent.store import Remembered, Shelf, Store
+from raftreg_agent.state import LocalState, Source
+from raftreg_agent.store import Remembered, Store
 
 REAP_EVERY_S = 30.0
-REMOTE_ALIAS_EVERY_S = 1.0
 #: How long a registration waits to be in the catalog before it is answered all the same.
 SYNC_WAIT_S = 5.0
 #: The same while the lease is lost and can't be renewed.
@@ -81,6 +80,7 @@ class LocalAgent:
         client: Where servers are.
         clock: Source of time.
         rng: Source of jitter and of ids.
+        lease_client: For renewals, with short attempts (see `LeaseKeeper`); None: `client`.
         catalog: Gives the catalog for alias checks of other hosts; None: they can't be found.
         runners: What probes each kind of check.
         damping: Figures of flap damping.
@@ -93,6 +93,7 @@ class LocalAgent:
         clock: Clock,
         rng: Random,
         *,
+        lease_client: RegistryClient | None = None,
         catalog: Callable[[], Catalog] | None = None,
         runners: Mapping[CheckKind, Runner] | None = None,
         damping: Damping | None = None,
@@ -101,17 +102,15 @@ class LocalAgent:
         self.client = client
         self.left = asyncio.Event()
         self._clock = clock
-        self._catalog = catalog
         self._store = Store(Path(settings.data_dir) if settings.data_dir else None)
         self._remembered = self._store.open()
         self.ledger = SyncLedger()
         self.state = LocalState(
             node_row(settings, self._store.node_id(rng)), self.ledger, damping=damping
         )
-        self.state.on_edge(self._edge)
         self.registrar = Registrar(client, self.ledger, self.state, clock, rng)
         self.lease = LeaseKeeper(
-            client,
+            lease_client or client,
             self.ledger,
             self.state,
             self.registrar,
@@ -129,11 +128,9 @@ class LocalAgent:
         self._from_files = definitions.Definitions()
         self._loops: list[asyncio.Task[None]] = []
         self._stopped = False
-        self._aliases: dict[str, None] = {}
-        self._aliases_changed = asyncio.Event()
-        self._statuses_changed = asyncio.Event()
+        self._memory = Memory(self._store, self.state)
+        self._aliases = Aliases(self.state, catalog or Catalog, clock.monotonic, self._edge)
         self._changed: list[Callable[[], None]] = []
-        self._kept_statuses: set[str] = set()
 
     @property
     def node(self) -> Node:
@@ -164,6 +161,7 @@ class LocalAgent:
         self._restore(self._remembered, self._from_files)
         self._remembered = Remembered()
         self._adopt_files(self._from_files)
+        self._memory.forget_lost()
         if self.settings.server:
             row = ServiceInstance(
                 node=self.node.name,
@@ -180,8 +178,8 @@ class LocalAgent:
             self.scheduler.run(tasks),
             self.registrar.run(),
             self.lease.run(),
-            self._keep_aliases(),
-            self._keep_statuses(),
+            self._aliases.run(),
+            self._memory.run(),
             self._keep_house(),
         ]
 
@@ -248,7 +246,7 @@ class LocalAgent:
             self._admit(check)
         self._refuse_builtin(service_id)
         self._put_service(definition, Source.API, replace_checks=replace_checks)
-        self._store_service(service_id)
+        self._memory.put_service(service_id)
         await self._settle(f"service {service_id}")
 
     async def deregister_service(self, service_id: str) -> None:
@@ -264,7 +262,7 @@ class LocalAgent:
         """Registers a check by API; see `register_service`."""
         self._admit(check)
         self._put_check(check, Source.API)
-        self._store_check(check.check_id)
+        self._memory.put_check(check.check_id)
         await self._settle(f"check {check.check_id}")
 
     async def deregister_check(self, check_id: str) -> None:
@@ -295,7 +293,7 @@ class LocalAgent:
         check = maintenance_check(service_id, reason)
         if enable:
             self._put_check(check, Source.API)
-            self._store_check(check.check_id)
+            self._memory.put_check(check.check_id)
         elif not self._remove_check(check.check_id):
             return
         await self._settle()
@@ -319,7 +317,7 @@ class LocalAgent:
             return False
         for check_id in checks:
             self._check_gone(check_id)
-        self._store.remove(Shelf.SERVICES, service_id)
+        self._memory.drop_service(service_id)
         self._tell()
         return True
 
@@ -334,24 +332,20 @@ class LocalAgent:
             return False
         self.state.remove_check(check_id)
         self._check_gone(check_id)
-        self._store_service(check.definition.service_id)
+        self._memory.put_service(check.definition.service_id)
         self._tell()
         return True
 
     def _check_gone(self, check_id: str) -> None:
-        self._aliases.pop(check_id, None)
+        self._aliases.remove(check_id)
         self.scheduler.remove(check_id)
-        self._store.remove(Shelf.CHECKS, check_id)
+        self._memory.drop_check(check_id)
 
     def _schedule(self, check: CheckDefinition) -> None:
         self.scheduler.put(check)
         machine = self.state.checks[check.check_id].machine
         self.scheduler.expect(check.check_id, machine.ttl_deadline_s)
-        if check.kind is CheckKind.ALIAS:
-            self._aliases[check.check_id] = None
-            self._aliases_changed.set()
-        else:
-            self._aliases.pop(check.check_id, None)
+        self._aliases.put(check)
 
     async def _settle(self, what: str = "") -> None:
         """Waits for disk and catalog, side by side.
@@ -365,20 +359,14 @@ class LocalAgent:
         revision = self.ledger.revision
         cut_off = self.lease.failing and not self.lease.held
         wait_s = CUT_OFF_WAIT_S if cut_off else SYNC_WAIT_S
-        written, _ = await asyncio.gather(self._flush(), self.registrar.synced(revision, wait_s))
+        written, _ = await asyncio.gather(
+            self._memory.flush(), self.registrar.synced(revision, wait_s)
+        )
         if written is not None:
             raise Rejected(f"registered, but not written to {self.settings.data_dir}: {written}")
         refused = self.ledger.refused.get(what)
         if refused is not None:
             raise Rejected(f"the registry refuses {what}: {refused}")
-
-    async def _flush(self) -> OSError | None:
-        try:
-            await self._store.flush()
-        except OSError as error:
-            log.warning("not written", dir=self.settings.data_dir, error=str(error))
-            return error
-        return None
 
     def _admit(self, check: CheckDefinition) -> None:
         """Refuses checks that this host does not run.
@@ -427,11 +415,10 @@ class LocalAgent:
 
     def _restore(self, remembered: Remembered, files: definitions.Definitions) -> None:
         """Brings back what was there before a restart; definition files take precedence."""
-        self.state.recall(remembered.statuses)
-        self._kept_statuses = {known.check_id for known in remembered.statuses}
+        self._memory.recall(remembered.statuses)
         for service in remembered.services:
             if service.service.id in files.services:
-                self._store.remove(Shelf.SERVICES, service.service.id)
+                self._memory.drop_service(service.service.id)
             else:
                 checks = tuple(check for check in service.checks if self._runs_here(check))
                 kept = ServiceDefinition(service.service, checks)
@@ -447,7 +434,7 @@ class LocalAgent:
                 self._put_check(check, Source.API)
             except Rejected as error:
                 log.warning("remembered check left out", check=check.check_id, error=error.message)
-                self._store.remove(Shelf.CHECKS, check.check_id)
+                self._memory.drop_check(check.check_id)
 
     def _runs_here(self, check: CheckDefinition) -> bool:
         try:
@@ -457,115 +444,30 @@ class LocalAgent:
             return False
         return True
 
-    def _store_service(self, service_id: str) -> None:
-        """Notes an instance of the API for the disk, with all checks it has now."""
-        service = self.state.services.get(service_id)
-        if service is None or service.source is not Source.API:
-            return
-        ids = [row.check_id for row in self.state.checks_of(service_id)]
-        checks = tuple(self.state.checks[check_id].definition for check_id in ids)
-        self._store.put(Shelf.SERVICES, service_id, ServiceDefinition(service.row, checks))
-
-    def _store_check(self, check_id: str) -> None:
-        """Notes a check for the disk: in the file of its instance, or in one of its own."""
-        check = self.state.checks[check_id]
-        service = self.state.services.get(check.definition.service_id)
-        if service is not None and service.source is Source.API:
-            self._store_service(check.definition.service_id)
-        else:
-            self._store.put(Shelf.CHECKS, check_id, check.definition)
-
     # -- events ------------------------------------------------------------------------------
 
     def _observed(self, check_id: str, result: CheckResult) -> None:
         if self.state.observe(check_id, result, self._clock.monotonic()):
-            self.registrar.kick()
-            self._tell()
+            self._edge()
 
     def _expired(self, check_id: str) -> None:
         check = self.state.checks.get(check_id)
         if check is None:
             return
         if self.state.expire(check_id, self._clock.monotonic()):
-            self.registrar.kick()
-            self._tell()
+            self._edge()
         # Its owner may have spoken since: then there is a later deadline.
         self.scheduler.expect(check_id, check.machine.ttl_deadline_s)
 
-    def _edge(self, check_id: str) -> None:
-        """A check came, went or changed: remember its status, look at aliases again."""
-        self._aliases_changed.set()
-        check = self.state.checks.get(check_id)
-        if check is None:
-            if check_id in self._kept_statuses:
-                self._kept_statuses.discard(check_id)
-                self._store.remove(Shelf.STATUSES, check_id)
-                self._statuses_changed.set()
-            return
-        status = check.machine.status
-        first = check.definition.status or Status.CRITICAL
-        if status is first and check_id not in self._kept_statuses:
-            return  # a restart comes to the same without a file
-        self._kept_statuses.add(check_id)
-        known = KnownStatus(check_id, status, check.machine.output)
-        self._store.put(Shelf.STATUSES, check_id, known)
-        self._statuses_changed.set()
+    def _edge(self) -> None:
+        self.registrar.kick()
+        self._tell()
 
     def _tell(self) -> None:
         for told in self._changed:
             told()
 
     # -- loops -------------------------------------------------------------------------------
-
-    async def _keep_statuses(self) -> None:
-        while True:
-            await self._statuses_changed.wait()
-            self._statuses_changed.clear()
-            if await self._flush() is not None:
-                await asyncio.sleep(REAP_EVERY_S)
-                self._statuses_changed.set()
-
-    async def _keep_aliases(self) -> None:
-        """Looks at alias checks after each local change; at remote ones every second too."""
-        while True:
-            self._aliases_changed.clear()
-            remote = self.judge_aliases()
-            try:
-                async with asyncio.timeout(REMOTE_ALIAS_EVERY_S if remote else None):
-                    await self._aliases_changed.wait()
-            except TimeoutError:
-                continue
-
-    def judge_aliases(self) -> bool:
-        """Judges each alias check; True when one of them looks at another host."""
-        remote, edge = False, False
-        now_s = self._clock.monotonic()
-        for check_id in self._aliases:
-            definition = self.state.checks[check_id].definition
-            remote |= definition.alias_node not in {"", self.node.name}
-            edge |= self.state.mirror(check_id, self._alias(definition), now_s)
-        if edge:
-            self.registrar.kick()
-            self._tell()
-        return remote
-
-    def _alias(self, check: CheckDefinition) -> CheckResult:
-        node, service = check.alias_node or self.node.name, check.alias_service
-        what = f"Service {service!r} on node {node!r}" if service else f"Node {node!r}"
-        if node == self.node.name:
-            exists = not service or service in self.state.services
-            rows: list[Check] = [*self.state.node_checks()]
-            rows += self.state.checks_of(service) if service else ()
-            others = [row for row in rows if row.check_id != check.check_id]
-            return alias_result(what, exists, others)
-        catalog = self._catalog() if self._catalog is not None else Catalog()
-        if service:
-            exists = catalog.service(node, service) is not None
-            checks = [row for row in catalog.checks_of(node) if row.service_id in {"", service}]
-        else:
-            exists = node in catalog.nodes
-            checks = [row for row in catalog.checks_of(node) if not row.service_id]
-        return alias_result(what, exists, checks)
 
     async def _keep_house(self) -> None:
         while True:
@@ -580,7 +482,7 @@ class LocalAgent:
             self._remove_service(service_id)
         self.ledger.touch_stale_outputs(self.state, now_s)
         self.registrar.kick()
-        await self._flush()
+        await self._memory.flush()
 
 
 def node_row(settings: AgentSettings, node_id: str) -> Node:

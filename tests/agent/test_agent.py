@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ async def test_the_agent_works_around_a_bad_server(
     async with servers(2) as (bad, good):
         bad.mood = mood
         async with running(settings_for(bad, good)) as app:
-            for client in (app._own, app._asking):
+            for client in (app._own, app._renewing, app._asking):
                 client.distrust(f"http://{good.address}")  # the bad one is asked first
             http = Http(app.http_address, session)
             assert (await http("PUT", "/v1/agent/service/register", WEB))[0] == 200
@@ -250,6 +251,73 @@ async def test_a_refused_row_does_not_hold_up_the_others(session: Any) -> None:
         assert [status for status, _, _ in answers] == [200] * 5
         assert len(server.history.catalog.services_of("n1")) == 5
         assert "nested" in app.local.ledger.refused["service bad"]
+
+
+async def test_probes_and_ttls_reach_the_catalog(session: Any, eventually: Any) -> None:
+    """An HTTP check passes once its service answers; a TTL that nobody renews ends critical."""
+    async with servers() as (server,), running(settings_for(server)) as app:
+        http = Http(app.http_address, session)
+        status = f"http://{app.http_address}/v1/agent/self"
+        checks = [
+            {"CheckID": "up", "HTTP": status, "Interval": "1s"},
+            {"CheckID": "port", "TCP": app.http_address, "Interval": "1s"},
+            {"CheckID": "ttl", "TTL": "200ms", "Status": "passing"},
+        ]
+        await http("PUT", "/v1/agent/service/register", {"Name": "web", "Checks": checks})
+        catalog = server.history.catalog
+
+        def shown() -> dict[str, Status]:
+            return {row.check_id: row.status for row in catalog.checks_of_instance("n1", "web")}
+
+        wanted = {"up": Status.PASSING, "port": Status.PASSING, "ttl": Status.CRITICAL}
+        await eventually(lambda: shown() == wanted)
+        check = catalog.check("n1", "ttl")
+        assert check is not None
+        assert check.output == "TTL expired"
+
+
+async def test_checks_of_services_of_files_are_remembered(session: Any, tmp_path: Path) -> None:
+    """A check that a client added survives a restart; one whose service vanished is dropped."""
+    files, data = tmp_path / "files", tmp_path / "data"
+    files.mkdir()
+    for name in ("web", "api"):
+        (files / f"{name}.json").write_text(json.dumps({"service": {"name": name}}))
+    async with servers() as (server,):
+        settings = settings_for(server, config_dir=str(files), data_dir=str(data))
+        async with running(settings) as app:
+            http = Http(app.http_address, session)
+            for name in ("web", "api"):
+                body = {"Name": f"of-{name}", "TTL": "30s", "ServiceID": name}
+                await http("PUT", "/v1/agent/check/register", body)
+                await http("PUT", f"/v1/agent/check/pass/of-{name}")
+        (files / "api.json").unlink()
+        async with running(settings) as app:
+            assert list(app.local.state.services) == ["web"]
+            assert list(app.local.state.checks) == ["of-web"]
+            assert app.local.state.checks["of-web"].machine.status is Status.PASSING
+        assert len(list((data / "check-state").iterdir())) == 1
+        assert len(list((data / "checks").iterdir())) == 1
+
+
+async def test_a_disk_that_is_full_is_told(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registration is in the catalog, and its client knows that a restart would lose it."""
+
+    def full(group: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with (
+        servers() as (server,),
+        running(settings_for(server, data_dir=str(tmp_path))) as app,
+    ):
+        http = Http(app.http_address, session)
+        with monkeypatch.context() as patched:
+            patched.setattr("raftreg_agent.store._write_group", full)
+            status, text, _ = await http("PUT", "/v1/agent/service/register", WEB)
+            assert (status, "No space left" in text) == (500, True)
+        assert (await http("PUT", "/v1/agent/service/register", WEB))[0] == 200
+        assert len(list((tmp_path / "services").glob("*.json"))) == 1
 
 
 async def test_reload_registers_what_changed_and_drops_what_vanished(

@@ -182,6 +182,29 @@ def use_stock_client(host: str, port: int, node: str) -> None:
         client.http.session.close()
 
 
+async def test_snapshots_pass_through_an_agent() -> None:
+    """Saved and restored in a stream, whatever their size."""
+    async with (
+        registry() as found,
+        running(agent_of(found)) as app,
+        aiohttp.ClientSession() as session,
+    ):
+        base = f"http://{app.http_address}/v1"
+        async with session.put(f"{base}/kv/k", data=b"before") as answer:
+            assert await answer.json() is True
+        async with session.get(f"{base}/snapshot") as answer:
+            assert answer.status == 200
+            snapshot = await answer.read()
+        async with session.put(f"{base}/kv/k", data=b"after") as answer:
+            assert await answer.json() is True
+        async with session.put(f"{base}/snapshot", data=snapshot) as answer:
+            assert answer.status == 200, await answer.text()
+        async with session.get(f"{base}/kv/k?raw") as answer:
+            assert await answer.read() == b"before"
+        async with session.put(f"{base}/snapshot", data=b"garbage") as answer:
+            assert answer.status >= 400
+
+
 async def test_wish_10_a_renamed_host_with_a_new_address(tmp_path: Path, eventually: Any) -> None:
     """Another name and address under the same data directory: the old row is gone, no clean-up."""
     async with registry() as found:
