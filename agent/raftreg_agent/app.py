@@ -68,7 +68,7 @@ class AgentApp:
             lease_client=self._renewing,
             catalog=lambda: self.view.catalog,
         )
-        self.proxy = ServerProxy(self._asking, self._watching, settings.http)
+        self.proxy = ServerProxy(self._asking, self._watching, settings.http, settings.node)
         self.metrics = CollectorRegistry()
         self._meter = HttpMeter()
         self.metrics.register(self._meter)

@@ -15,7 +15,8 @@ from aiohttp import web
 from raftreg.client.api import ANY_STATUS, RegistryClient
 from raftreg.client.options import ParamValue
 from raftreg.config import HttpLimits
-from raftreg.errors import ConnectionLost, RaftregError, TooLarge
+from raftreg.errors import ConnectionLost, InvalidRequest, RaftregError, TooLarge
+from raftreg.http import json
 from raftreg.http.discovery import query_of
 from raftreg.http.middleware import UNTIMED
 from raftreg.http.params import read_options
@@ -30,6 +31,7 @@ from raftreg.http.reply import (
 )
 
 SNAPSHOT_PATH = "/v1/snapshot"
+SESSION_PATH = "/v1/session/create"
 SNAPSHOT_DEADLINE_S = 600.0
 SNAPSHOT_SILENCE_S = 60.0
 WATCHES_MAX = 4096
@@ -65,11 +67,13 @@ class ServerProxy:
         client: For requests that are answered at once.
         watch_client: For blocking queries; their connections must not use up the others'.
         limits: How long reads and writes may take, and how large a snapshot may be.
+        node: Name of this host: a session that names no node is bound to the host it was asked of.
     """
 
     def __init__(
-        self, client: RegistryClient, watch_client: RegistryClient, limits: HttpLimits
+        self, client: RegistryClient, watch_client: RegistryClient, limits: HttpLimits, node: str
     ) -> None:
+        self._node = node
         self._client = client
         self._watch_client = watch_client
         self._limits = limits
@@ -104,7 +108,7 @@ class ServerProxy:
             request.method,
             _raw_path(request),
             params=_params(request),
-            data=await request.read(),
+            data=await self._body(request),
             headers=_forwarded(request),
             # The server adds up to a sixteenth of the wait as jitter.
             deadline_s=limit_s + wait_s * 17 / 16,
@@ -113,6 +117,12 @@ class ServerProxy:
             body_bytes_max=ANSWER_BYTES_MAX,
         )
         return _reply(request, answer.status, answer.headers, answer.body)
+
+    async def _body(self, request: web.Request) -> bytes:
+        body = await request.read()
+        if request.path == SESSION_PATH and request.method == "PUT":
+            return bound_session(body, self._node)
+        return body
 
     # -- snapshots: too large to hold ----------------------------------------------------------
 
@@ -161,6 +171,24 @@ class ServerProxy:
             yield chunk
         if request.content.exception() is not None:
             raise ConnectionLost("the snapshot was cut short")
+
+
+def bound_session(body: bytes, node: str) -> bytes:
+    """The body of a session's creation with its node filled in.
+
+    Args:
+        body: As the client sent it; what can't be read stays as it is, a server says what is wrong.
+        node: Name of this host.
+    """
+    try:
+        fields = json.loads(body) if body.strip() else {}
+    except InvalidRequest:
+        return body
+    if not isinstance(fields, dict) or any(
+        isinstance(name, str) and name.lower() == "node" and fields[name] for name in fields
+    ):
+        return body
+    return json.dumps({**{k: v for k, v in fields.items() if k.lower() != "node"}, "Node": node})
 
 
 def _raw_path(request: web.Request) -> str:

@@ -65,6 +65,7 @@ class Store:
         self._dir = data_dir
         self._pending: dict[Path, bytes | None] = {}
         self._turn = asyncio.Lock()
+        self._closed = False
         # One thread, so that groups reach the disk in the order in which they were formed.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="agent-store")
 
@@ -79,6 +80,8 @@ class Store:
         try:
             for shelf in Shelf:
                 (self._dir / shelf.value).mkdir(parents=True, exist_ok=True)
+                for unfinished in (self._dir / shelf.value).glob("*.tmp"):
+                    unfinished.unlink()
         except OSError as error:
             raise ConfigurationError(f"data directory {self._dir}: {error.strerror}") from error
         return Remembered(
@@ -129,11 +132,16 @@ class Store:
                 raise
 
     async def close(self) -> None:
-        """Writes what is left and ends the thread."""
+        """Writes what is left and ends the thread; once is enough, twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             await self.flush()
         except OSError as error:
             log.warning("agent state not written", dir=str(self._dir), error=str(error))
+        # A group whose caller was cancelled may still be on its way.
+        await asyncio.get_running_loop().run_in_executor(self._writer, _nothing)
         self._writer.shutdown(wait=False)
 
     def _path(self, shelf: Shelf, key: str) -> Path:
@@ -158,6 +166,10 @@ def _set_aside(path: Path, error: Exception) -> None:
     )
     with contextlib.suppress(OSError):
         path.replace(aside)
+
+
+def _nothing() -> None:
+    """Comes after everything that was handed to the thread before."""
 
 
 def _write_group(group: dict[Path, bytes | None]) -> None:

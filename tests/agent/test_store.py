@@ -66,6 +66,14 @@ async def test_a_corrupt_file_is_set_aside_and_said(tmp_path: Path, damage: byte
     await again.close()
 
 
+async def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    """A file counts only under its own name."""
+    Store(tmp_path).open()
+    (tmp_path / "services" / "x.tmp").write_bytes(b"{")
+    assert Store(tmp_path).open().services == ()
+    assert list((tmp_path / "services").iterdir()) == []
+
+
 async def test_the_node_id_stays(tmp_path: Path) -> None:
     """It is made once; a file that holds none is set aside and replaced."""
     store = Store(tmp_path)
