@@ -8,27 +8,34 @@ async def get(call: Call, key: str) -> None: ...
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import os
+import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
 from raftreg.client.api import RegistryClient
 from raftreg.client.options import Consistency, ParamValue, Read
+from raftreg.client.retry import base_url
 from raftreg.clock import SystemClock
-from raftreg.errors import ConfigurationError
+from raftreg.errors import ConfigurationError, Unreachable
 from raftreg_cli import process
 from raftreg_cli.output import Columns, Output, show, show_line
 
 P = ParamSpec("P")
+Command = Callable[Concatenate["Call", P], Awaitable[int | None]]
 F = TypeVar("F", bound=Callable[..., Any])
 HTTP_ADDR_DEFAULT = "127.0.0.1:8500"
 TOKEN_BYTES_MAX = 4096
+CONNECT_S_MAX = 2.0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -89,14 +96,21 @@ def with_output(command: F) -> F:
     )(command)
 
 
-def with_client(
-    command: Callable[Concatenate[Call, P], Awaitable[int | None]],
-) -> Callable[..., None]:
+def with_client(command: Command[P]) -> Callable[..., None]:
     """Adds the options of a client to a command, and runs it with a `Call`.
 
-    A number that the command gives back is the exit code.
+    When nobody listens at any of the addresses it ends at once: a person waits. A number that the
+    command gives back is the exit code.
     """
+    return _with_client(command, patient=False)
 
+
+def with_patient_client(command: Command[P]) -> Callable[..., None]:
+    """As `with_client`, for a command that has work to do also while nobody is there."""
+    return _with_client(command, patient=True)
+
+
+def _with_client(command: Command[P], *, patient: bool) -> Callable[..., None]:
     @with_output
     @click.option(
         "--http-addr",
@@ -138,8 +152,11 @@ def with_client(
         token = _token(options.pop("token"), options.pop("token_file"))
 
         async def connected() -> int | None:
+            asked = [part.strip() for part in addresses.split(",") if part.strip()]
+            if not patient:
+                await _somebody_listens(asked, min(timeout_s, CONNECT_S_MAX))
             async with RegistryClient(
-                [part.strip() for part in addresses.split(",") if part.strip()],
+                asked,
                 token=token,
                 timeout_s=timeout_s,
                 clock=SystemClock(),
@@ -151,6 +168,37 @@ def with_client(
             sys.exit(code)
 
     return run
+
+
+async def _somebody_listens(addresses: Sequence[str], limit_s: float) -> None:
+    """Tries to connect, once each.
+
+    Raises:
+        Unreachable: Nobody listens at any of the addresses.
+    """
+    reasons = []
+    for address in addresses:
+        url = urlsplit(base_url(address))
+        where = f"{url.hostname}:{url.port}"
+        try:
+            async with asyncio.timeout(limit_s):
+                _, writer = await asyncio.open_connection(url.hostname, url.port)
+        except TimeoutError:
+            reasons.append(f"{where} does not answer")
+        except OSError as error:
+            reasons.append(f"can't connect to {where}: {_why(error)}")
+        else:
+            writer.close()
+            return
+    if reasons:
+        raise Unreachable("; ".join(reasons))
+
+
+def _why(error: OSError) -> str:
+    """The reason alone: asyncio's own texts repeat the address."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def reads(command: F) -> F:

@@ -13,7 +13,7 @@ from raftreg.client.api import RegistryClient
 from raftreg.client.failures import transient
 from raftreg.errors import RaftregError
 from raftreg_cli import child, logs
-from raftreg_cli.call import Call, with_client
+from raftreg_cli.call import Call, with_patient_client
 from raftreg_cli.definition import Wanted, definition, service_options
 
 #: How long the agent may take to hear that the program has ended.
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 @click.command()
 @service_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@with_client
+@with_patient_client
 async def run(call: Call, command: tuple[str, ...], wanted: Wanted | None) -> int:
     """Run a program, registered as a service while it runs.
 
