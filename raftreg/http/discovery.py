@@ -7,6 +7,7 @@ A server answers from its replicated state, an agent from the view that it keeps
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -89,8 +90,12 @@ class CatalogQuery(msgspec.Struct, frozen=True):
 
 def read_head_bytes(index: int, head: ReadHead) -> bytes:
     """Header lines that every read of replicated data carries."""
-    lines = b"X-Consul-Index: %d\r\nX-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\n" % (
-        max(index, 1),
+    return b"X-Consul-Index: %d\r\n" % max(index, 1) + _head_lines(head)
+
+
+@lru_cache(maxsize=256)
+def _head_lines(head: ReadHead) -> bytes:
+    lines = b"X-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\n" % (
         b"true" if head.known_leader else b"false",
         head.last_contact_ms,
     )

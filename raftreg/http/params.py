@@ -143,13 +143,17 @@ class Query(Mapping[str, str]):
 
     Args:
         pairs: (name, value) as they came, already decoded.
+
+    Attributes:
+        options: What `read_options` made of it, kept for the next request with the same query.
     """
 
-    __slots__ = ("_first", "_pairs")
+    __slots__ = ("_first", "_pairs", "options")
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._pairs = tuple(pairs)
         self._first: dict[str, str] = {}
+        self.options: ReadOptions | None = None
         for name, value in self._pairs:
             self._first.setdefault(name, value)
 
@@ -158,6 +162,9 @@ class Query(Mapping[str, str]):
 
     def __iter__(self) -> Any:
         return iter(self._first)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._first
 
     def __len__(self) -> int:
         return len(self._first)
@@ -178,8 +185,12 @@ def read_options(query: Query) -> ReadOptions:
     Raises:
         InvalidRequest: With the text that clients of this API know.
     """
-    if not query:
-        return DEFAULT_READ
+    if query.options is None:
+        query.options = _read_options(query) if query else DEFAULT_READ
+    return query.options
+
+
+def _read_options(query: Query) -> ReadOptions:
     return ReadOptions(
         index=_index(query.get("index", "")),
         wait_s=_wait(query.get("wait", "")),

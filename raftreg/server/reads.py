@@ -24,6 +24,7 @@ _Found = TypeVar("_Found", bound=Indexed)
 _LEADER_HEAD = ReadHead(effective="leader")
 _CONSISTENT_HEAD = ReadHead(effective="consistent")
 LAST_CONTACT_NEVER_MS = 2**31 - 1
+STALE_HEAD_S = 0.005
 
 
 class Reads:
@@ -58,6 +59,7 @@ class Reads:
         self._replica = replica
         self._machine = machine
         self._timeout_s = timeout_s
+        self._stale: tuple[float, ReadHead] = (float("-inf"), _LEADER_HEAD)
         machine.on_change(self._changed)
 
     @property
@@ -116,13 +118,20 @@ class Reads:
         )
 
     def _stale_head(self) -> ReadHead:
+        """Made anew every few milliseconds: what it says has no finer grain."""
+        now_s = self.now()
+        made_at_s, head = self._stale
+        if now_s - made_at_s < STALE_HEAD_S:
+            return head
         status = self._replica.status()
         age_s = status.leader_contact_age_s
-        return ReadHead(
+        head = ReadHead(
             known_leader=status.leader_id is not None,
             last_contact_ms=LAST_CONTACT_NEVER_MS if age_s is None else round(age_s * 1000),
             effective="stale",
         )
+        self._stale = (now_s, head)
+        return head
 
     def _changed(self, topics: tuple[Topic, ...], *_: object) -> None:
         if ("all", "") in topics:

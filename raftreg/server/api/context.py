@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from raftreg.server.viewfeed import ViewFeed
 from raftreg.server.writes import Writes
 
 QUERY_FIELDS_MAX = 256
+QUERY_KEPT_CHARS = 32  #: `stale`, `consistent`, `recurse`: what has no index in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,20 @@ def decoded(text: str) -> str:
 
 
 def query_from(text: str) -> Query:
-    """Reads a query string.
+    """Reads a query string; short ones, which come again and again, are read once.
 
     Raises:
         InvalidRequest: It holds too many fields.
     """
+    return _query_kept(text) if len(text) <= QUERY_KEPT_CHARS else _query(text)
+
+
+def _query(text: str) -> Query:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
     except ValueError as error:
         raise InvalidRequest(f"Invalid query string: {error}") from error
     return Query(pairs)
+
+
+_query_kept = lru_cache(maxsize=1024)(_query)
