@@ -29,7 +29,7 @@ RAFT_PORT_DEFAULT = 8300
 DNS_PORT_DEFAULT = 8600
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
-#: 0 takes any free port (tests).
+#: 0 takes any free port; only where settings are made in code (tests), `load` refuses it.
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 #: As `Port`; -1 turns the listener off.
 OptionalPort = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
@@ -77,7 +77,7 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         body_bytes_max: Largest body besides a KV value (512 KiB) and a snapshot.
         snapshot_bytes_max: Largest snapshot that is restored.
-        watchers_max: Blocking queries that wait at once; more are answered at once.
+        watchers_max: Blocking queries that wait at once; more are refused (429).
         write_timeout_s, read_timeout_s: How long a write, a read may wait for the cluster.
         keepalive_s: Seconds after which an idle connection is closed.
     """
@@ -369,6 +369,8 @@ def _checked(settings: _T) -> _T:
     """Rules that cover more than one field."""
     if is_wildcard(settings.bind) and not settings.advertise:
         settings = msgspec.structs.replace(settings, advertise=_only_address(settings.bind))
+    if settings.http_port == 0:
+        raise ConfigurationError("http_port 0 can't be used: others have to know the port")
     if settings.lease_ttl_s <= settings.renew_s:
         raise ConfigurationError(
             f"lease_ttl_s ({settings.lease_ttl_s:g}) must be longer than renew_s "

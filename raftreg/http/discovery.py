@@ -151,7 +151,10 @@ async def answer(
         wait_s=options.wait_s * (1 + source.jitter() / 16),
         now=source.now,
     )
-    head = read_head_bytes(at.index, source.head(options))
+    told = source.head(options)
+    head = read_head_bytes(at.index, told)
+    if options.cached and told.cache_age_s is None:
+        head += b"X-Cache: MISS\r\n"
     return shared_reply(
         source.rendered,
         request,

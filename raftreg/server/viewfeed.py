@@ -102,9 +102,15 @@ class ViewFeed:
         """
         if self.can_resume(index, epoch):
             return index, [frame({"kind": "resume", "index": index, "epoch": epoch})]
-        content = await self._whole()
-        reset = frame({"kind": "reset", "index": content.index, "epoch": self._epoch()})
-        return content.index, [reset, *content.frames]
+        while True:
+            content = await self._whole()
+            since = self.after(content.index)
+            if since is not None:
+                break
+        # Labelled with the index now: a shared content may be older than what the client had.
+        now = max(self.index, since[0])
+        reset = frame({"kind": "reset", "index": now, "epoch": self._epoch()})
+        return now, [reset, *content.frames, *since[1]]
 
     def after(self, index: int) -> tuple[int, list[bytes]] | None:
         """Gives all frames after an index, None when they are no longer all there."""

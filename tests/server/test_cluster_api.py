@@ -369,3 +369,18 @@ async def test_a_view_that_fell_behind_starts_anew(api: Running) -> None:
     assert feed.after(begin) is None
     _, frames = await feed.start(begin, epoch)
     assert msgspec.msgpack.decode(frames[0][4:])["kind"] == "reset"
+
+
+async def test_a_shared_content_is_as_new_as_the_state(api: Running) -> None:
+    """A reset made of an older content and what followed it carries the index of now."""
+    await api.register("n1", "web")
+    feed = api.server._context.feed
+    await feed.start(0, "")
+    await api.register("n2", "web")
+    view = View()
+    async with api.http.get(api.url + "/v1/internal/view") as answer:
+        frames = view.follow(answer)
+        await anext(frames)
+        assert view.catalog.index == feed.index
+        await _until_beat(frames)
+    assert view.catalog.nodes.keys() == {"n1", "n2"}

@@ -54,6 +54,16 @@ async def test_nothing_found_is_200(api: Running, path: str, body: object) -> No
     assert answer.headers["X-Consul-KnownLeader"] == "true"
 
 
+async def test_headers_tell_the_consistency(api: Running) -> None:
+    """Each mode is named; a server's answer to ?cached is no cache hit."""
+    for query, effective in (("", "leader"), ("?consistent", "consistent"), ("?stale", "stale")):
+        _, _, answer = await api.ask("GET", f"/v1/catalog/nodes{query}")
+        assert answer.headers["X-Consul-Effective-Consistency"] == effective
+        assert answer.headers["X-Consul-LastContact"] == "0"
+    _, _, answer = await api.ask("GET", "/v1/catalog/nodes?cached")
+    assert answer.headers["X-Cache"] == "MISS"
+
+
 async def test_datacenters(api: Running) -> None:
     """The own datacenter is the only one."""
     assert await api.json("GET", "/v1/catalog/datacenters") == ["dc1"]
