@@ -39,6 +39,10 @@ COMMANDS = {
 }
 
 
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
 class Failure(click.ClickException):
     """An error of ours as click shows it: one line for people, or one JSON object.
 
@@ -98,7 +102,9 @@ class Commands(click.Group):
             raise Failure(error, as_json=_wants_json(ctx)) from error
         except BrokenPipeError:
             _forget_stdout()
-            ctx.exit(141)
+            ctx.exit(_BROKEN_PIPE)
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)  # click would make it 1
         except BaseExceptionGroup as group:
             ours = _ours(group)
             if ours is None or _debug(ctx):

@@ -19,7 +19,7 @@ from raftreg import config
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", config.AgentSettings, config.DevSettings, config.ServerSettings)
 
-_PORT = click.IntRange(0, 65_535)
+_PORT = click.IntRange(1, 65_535)
 _COMMON: dict[str, dict[str, Any]] = {
     "node": {"help": "Name of this host in the registry.  [default: the host name]"},
     "data_dir": {"metavar": "DIR", "help": "Directory that this process alone writes to."},

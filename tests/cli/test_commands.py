@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from tests.cli.conftest import Dev, Ran
+from tests.cli.conftest import Dev, Ran, command_line
 
 
 class Raftreg(Protocol):
@@ -188,3 +192,56 @@ def test_nobody_there_exits_with_8(raftreg: Raftreg) -> None:
     assert ran.code == 8
     assert "127.0.0.1:1" in ran.err
     assert "--http-addr" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (("kv", "watch", "cli/watched"), ("kv", "put", "cli/watched", "new")),
+        (("kv", "watch", "cli/watch/", "--recurse"), ("kv", "put", "cli/watch/a", "1")),
+        (("services", "watch", "seen"), ("services", "register", "--name", "seen")),
+    ],
+)
+async def test_watches_print_a_line_a_change_until_interrupted(
+    raftreg: Raftreg, dev: Dev, command: tuple[str, ...], change: tuple[str, ...]
+) -> None:
+    """First what is, then each change, one JSON object a line; Ctrl-C is 130 and no traceback."""
+    process = await asyncio.create_subprocess_exec(
+        *command_line(*command, "--output", "json"),
+        env=dev.environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    before = json.loads(await process.stdout.readline())
+    assert (await asyncio.to_thread(raftreg, *change)).code == 0
+    after = json.loads(await process.stdout.readline())
+    assert after["index"] > before["index"]
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_fault(dev: Dev) -> None:
+    """`raftreg … | head` ends quietly."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command_line("nodes"),
+        env=dev.environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert b"Traceback" not in done.stderr
+    assert b"fault of raftreg" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(raftreg: Raftreg, shell: str) -> None:
+    """Each shell gets a script that calls us back."""
+    ran = raftreg("completion", shell)
+    assert ran.code == 0, ran.err
+    assert "_RAFTREG_COMPLETE" in ran.out

@@ -79,6 +79,7 @@ def test_dns_knows_datacenter_and_recursors() -> None:
         ("http_prot = 1", "did you mean 'http_port'"),
         ('http_port = "1"', "http_port"),
         ("http_port = 70000", "http_port"),
+        ("http_port = 0", "http_port"),
         ("dns = 1", "[dns]"),
         ("[dns]\ndomian = 'x'", "did you mean 'domain'"),
         ("election_timeout_s = [0.5, 0.2]", "election_timeout_s"),
