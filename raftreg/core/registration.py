@@ -5,7 +5,7 @@ Each command is checked as a whole first and written then, so a refusal leaves n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import msgspec
@@ -66,11 +66,10 @@ def node_sync(state: State, command: NodeSync, changes: Changes) -> bool | Refus
     checks = [own_check(name, check) for check in command.checks]
     checks = [check for check in checks if check.check_id != SERF_HEALTH]
     going = _going_services(state, command, {service.id for service in services})
-    staying = {row.id for row in state.catalog.services_of(name)} - going
     refused = (
         node_refusal(command.node)
         or _first(map(service_refusal, services))
-        or _checks_refusal(state, name, checks, {s.id for s in services} | staying, known=True)
+        or _checks_refusal(state, name, checks, {s.id for s in services}, going)
     )
     if refused is not None:
         return refused
@@ -169,16 +168,21 @@ def _first(refusals: Iterable[Refused | None]) -> Refused | None:
 
 
 def _checks_refusal(
-    state: State, node: str, checks: list[Check], service_ids: set[str], *, known: bool = False
+    state: State,
+    node: str,
+    checks: list[Check],
+    coming: Set[str],
+    going: Set[str] = frozenset(),
 ) -> Refused | None:
-    """Refuses checks of instances that will not be there; `known`: the ids named are all."""
+    """Refuses checks of instances that are neither coming nor there to stay."""
     for check in checks:
         refused = check_refusal(check)
         if refused is not None:
             return refused
-        if not check.service_id or check.service_id in service_ids:
+        service_id = check.service_id
+        if not service_id or service_id in coming:
             continue
-        if known or state.catalog.service(node, check.service_id) is None:
+        if service_id in going or state.catalog.service(node, service_id) is None:
             return MISSING_SERVICE
     return None
 
