@@ -36,6 +36,7 @@ class World:
         servers: By id. A wiped server is gone for ever; the one in its place has another id.
         gone: Servers whose disk was wiped.
         notes: What happened, a line each: faults, leaders, stops.
+        restart_mean_s: A supervisor starts what is down after this mean time; None: nobody does.
     """
 
     def __init__(self, seed: int, size: int = 3, spares: int = 0) -> None:
@@ -48,6 +49,7 @@ class World:
         self.network = SimNetwork(self)
         self.writes = 0
         self.late_pieces = 0
+        self.restart_mean_s: float | None = None
         self.gone: dict[str, SimServer] = {}
         names = [f"n{number}" for number in range(size + spares)]
         voters = Configuration.of(server_of(name) for name in names[:size])
@@ -131,7 +133,19 @@ class World:
         if server.node is not None:
             server.stop()
             server.disk.kill()
-            self.network.isolate(name)
+            self._gone_down(server)
+
+    def _gone_down(self, server: SimServer) -> None:
+        self.network.isolate(server.name)
+        if self.restart_mean_s is not None:
+            incarnation = server.incarnation
+
+            def restart() -> None:
+                if server.name in self.servers and server.incarnation == incarnation:
+                    self.start(server.name)
+
+            delay_s = self.rng.expovariate(1 / self.restart_mean_s)
+            self.scheduler.call_later(delay_s, restart)
 
     def power_off(self, name: str) -> None:
         """Power loss: unsynced writes are lost, too, whole or in part."""
@@ -139,7 +153,7 @@ class World:
         if server.node is not None:
             server.stop()
             server.disk.crash()
-            self.network.isolate(name)
+            self._gone_down(server)
 
     def wipe(self, name: str) -> str:
         """The disk of a server is lost; an empty server takes its place. Gives the new id."""
@@ -165,6 +179,8 @@ class World:
         if server is None:
             return False
         journal = server.journal
+        if index < journal.first_index:
+            return True  # compacted, so it was committed here: what it was, is checked there
         return journal.durable_index >= index and journal.term_at(index) == term
 
     def leader(self) -> SimServer | None:

@@ -1,0 +1,94 @@
+"""`python -m tests.sim`: many seeds, or one again. Stops at the first violation and shows it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from multiprocessing import get_context
+
+from tests.sim.chunks import run_chunk
+from tests.sim.schedule import Outcome, run_seed
+from tests.sim.scheduler import Violation
+
+CHUNK = 10
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the seeds; gives the exit code: 0, or 1 after a violation.
+
+    Args:
+        arguments: As on the command line; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser("python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="how many seeds")
+    parser.add_argument("--from", type=int, default=0, dest="first", metavar="F", help="first seed")
+    parser.add_argument("--seed", type=int, metavar="S", help="run this one alone, with its trace")
+    parser.add_argument("--seconds", type=float, default=10.0, help="simulated time under faults")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        return _run_one(options.seed, options.seconds)
+    return _run_many(range(options.first, options.first + options.seeds), options)
+
+
+def _say(text: str, end: str = "\n") -> None:
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def _run_one(seed: int, seconds: float) -> int:
+    try:
+        outcome = run_seed(seed, seconds)
+    except Violation as violation:
+        _say(str(violation))
+        return 1
+    _say(f"held: {outcome}")
+    return 0
+
+
+def _run_many(seeds: range, options: argparse.Namespace) -> int:
+    chunks = (seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK))
+    done: list[Outcome] = []
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for result in _each(pool, chunks, options.seconds, options.jobs * 2):
+            if isinstance(result, str):
+                pool.shutdown(wait=False, cancel_futures=True)
+                _say(f"\nVIOLATION\n{result}")
+                return 1
+            done += result
+            _say(f"\r{len(done)} of {len(seeds)} seeds held", end="")
+    _say("\n" + _summary(done))
+    return 0
+
+
+def _each(
+    pool: ProcessPoolExecutor, chunks: Iterable[range], seconds: float, ahead: int
+) -> Iterator[list[Outcome] | str]:
+    """Results as they come, with a few chunks on their way at a time."""
+    todo = iter(chunks)
+    running: set[Future[list[Outcome] | str]] = set()
+    while True:
+        fresh = islice(todo, ahead - len(running))
+        running |= {pool.submit(run_chunk, list(chunk), seconds) for chunk in fresh}
+        if not running:
+            return
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            yield future.result()
+
+
+def _summary(done: Sequence[Outcome]) -> str:
+    writes, acked = sum(o.writes for o in done), sum(o.acked for o in done)
+    return (
+        f"{acked} of {writes} writes acknowledged under faults ({acked / max(writes, 1):.0%}), "
+        f"{sum(o.reads for o in done)} reads answered, {sum(o.terms for o in done)} terms, "
+        f"{sum(o.snapshots for o in done)} snapshots installed, {sum(o.wiped for o in done)} "
+        "disks lost"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
