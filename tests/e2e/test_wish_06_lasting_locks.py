@@ -58,7 +58,7 @@ async def test_wish_06_a_lock_survives_the_death_of_the_leader_and_ends_on_time(
 
 
 async def test_wish_06_sessions_of_a_dead_host_end_with_it(mesh: Cluster, ask: Ask) -> None:
-    """A session belongs to its agent's host: when that dies its locks are free, or their keys go."""
+    """A session belongs to its agent's host: when that dies its locks are free, its keys gone."""
     dies, stays = mesh.agents
     releasing = await _session(ask, dies, TTL="10m")
     deleting = await _session(ask, dies, TTL="10m", Behavior="delete")
