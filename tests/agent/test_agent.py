@@ -16,6 +16,7 @@ from raftreg.core.commands import Deregister, NodeSync
 from raftreg.errors import ConfigurationError
 from raftreg.http.decode import ServiceDefinition, service_definition
 from raftreg.model import SERF_HEALTH, ServiceInstance, Status
+from raftreg_agent.record_log import RecordLog
 from raftreg_agent.state import Source
 from tests.agent.mesh import Mood, running, servers, settings_for
 
@@ -295,8 +296,9 @@ async def test_checks_of_services_of_files_are_remembered(session: Any, tmp_path
             assert list(app.local.state.services) == ["web"]
             assert list(app.local.state.checks) == ["of-web"]
             assert app.local.state.checks["of-web"].machine.status is Status.PASSING
-        assert len(list((data / "check-state").iterdir())) == 1
-        assert len(list((data / "checks").iterdir())) == 1
+        values, _ = RecordLog(data / "registrations.log").load()
+        assert [shelf for shelf, _ in values].count("check-state") == 1
+        assert [shelf for shelf, _ in values].count("checks") == 1
 
 
 async def test_a_disk_that_is_full_is_told(
@@ -304,7 +306,7 @@ async def test_a_disk_that_is_full_is_told(
 ) -> None:
     """The registration is in the catalog, and its client knows that a restart would lose it."""
 
-    def full(group: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     async with (
@@ -317,7 +319,8 @@ async def test_a_disk_that_is_full_is_told(
             status, text, _ = await http("PUT", "/v1/agent/service/register", WEB)
             assert (status, "No space left" in text) == (500, True)
         assert (await http("PUT", "/v1/agent/service/register", WEB))[0] == 200
-        assert len(list((tmp_path / "services").glob("*.json"))) == 1
+        values, _ = RecordLog(tmp_path / "registrations.log").load()
+        assert [shelf for shelf, _ in values] == ["services"]
 
 
 async def test_reload_registers_what_changed_and_drops_what_vanished(

@@ -99,8 +99,8 @@ async def test_a_killed_agent_comes_back_with_everything(tmp_path: Path, eventua
             async with session.put(f"{base}/check/pass/service:web") as answer:
                 assert answer.status == 200
             # The status is written beside the answer, a moment later at most.
-            statuses = tmp_path / "data" / "check-state"
-            await eventually(lambda: list(statuses.glob("*.json")))
+            kept = tmp_path / "data" / "registrations.log"
+            await eventually(lambda: b'["check-state",' in kept.read_bytes())
         assert process.returncode == -signal.SIGKILL
         server.history.apply(Deregister(node="n1"))
         async with agent_process(server, tmp_path):

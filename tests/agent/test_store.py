@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -10,6 +12,7 @@ from raftreg.errors import ConfigurationError
 from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
 from raftreg.model import ServiceInstance, Status
 from raftreg_agent.definitions import load
+from raftreg_agent.record_log import REWRITE_BYTES_MIN, RecordLog
 from raftreg_agent.state import KnownStatus
 from raftreg_agent.store import Shelf, Store
 
@@ -46,32 +49,109 @@ async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     await again.close()
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe\x00", b'{"service": 3}', b"null"])
-async def test_a_corrupt_file_is_set_aside_and_said(tmp_path: Path, damage: bytes) -> None:
-    """The agent starts with the rest, and the log names the path."""
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe\x00", b"00000000 []", b"null"])
+async def test_a_damaged_line_is_set_aside_and_said(tmp_path: Path, damage: bytes) -> None:
+    """The agent starts with the rest, also the next time, and the log names the path."""
     store = Store(tmp_path)
     store.open()
-    store.put(Shelf.CHECKS, "c", CHECK)
-    await store.close()
-    bad = tmp_path / "services" / "x.json"
-    bad.write_bytes(damage)
+    store.put(Shelf.SERVICES, "a", SERVICE)
+    await store.flush()
+    path = tmp_path / "registrations.log"
+    path.write_bytes(path.read_bytes() + damage + b"\n")
+    with path.open("ab") as file:
+        file.write(b"".join(_lines_of(tmp_path / "other", Shelf.CHECKS, "c", CHECK)))
     with capture_logs() as logs:
         again = Store(tmp_path)
         found = again.open()
+    assert found.services == (SERVICE,)
+    assert found.checks == (CHECK,)
+    assert (tmp_path / "registrations.corrupt").read_bytes() == damage + b"\n"
+    assert [entry["path"] for entry in logs] == [str(path)]
+    again.put(Shelf.STATUSES, "c", KnownStatus("c", Status.WARNING))
+    await again.close()
+    with capture_logs() as logs:
+        assert Store(tmp_path).open().checks == (CHECK,)
+    assert logs == []
+
+
+async def test_a_value_of_another_shape_is_set_aside(tmp_path: Path) -> None:
+    """As an older or newer version might have written it."""
+    store = Store(tmp_path)
+    store.open()
+    store.put(Shelf.SERVICES, "a", KnownStatus("c", Status.WARNING))
+    store.put(Shelf.CHECKS, "c", CHECK)
+    await store.close()
+    found = Store(tmp_path).open()
     assert found.services == ()
     assert found.checks == (CHECK,)
-    assert not bad.exists()
-    assert bad.with_name("x.json.corrupt").read_bytes() == damage
-    assert [entry["path"] for entry in logs] == [str(bad)]
-    await again.close()
+    assert (tmp_path / "registrations.corrupt").exists()
 
 
-async def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
-    """A file counts only under its own name."""
-    Store(tmp_path).open()
-    (tmp_path / "services" / "x.tmp").write_bytes(b"{")
-    assert Store(tmp_path).open().services == ()
-    assert list((tmp_path / "services").iterdir()) == []
+async def test_what_a_crash_left_half_written_does_not_count(tmp_path: Path) -> None:
+    """Neither a torn last line nor a file that had not replaced the old one; new lines follow."""
+    store = Store(tmp_path)
+    store.open()
+    store.put(Shelf.CHECKS, "c", CHECK)
+    await store.flush()
+    path = tmp_path / "registrations.log"
+    whole = path.read_bytes()
+    (tmp_path / "registrations.tmp").write_bytes(b"{")
+    for length in range(len(whole)):
+        path.write_bytes(whole + whole[:length])
+        again = Store(tmp_path)
+        with capture_logs() as logs:
+            assert again.open().checks == (CHECK,)
+        assert logs == []
+        again.put(Shelf.STATUSES, "c", KnownStatus("c", Status.WARNING, str(length)))
+        await again.close()
+        found = Store(tmp_path).open()
+        assert (found.checks, len(found.statuses)) == ((CHECK,), 1)
+    assert not (tmp_path / "registrations.tmp").exists()
+
+
+async def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """Values that were replaced are left out when there are many of them."""
+    store = Store(tmp_path)
+    store.open()
+    for turn in range(400):
+        store.put(Shelf.STATUSES, "c", KnownStatus("c", Status.WARNING, str(turn) * 10_000))
+        await store.flush()
+    assert (tmp_path / "registrations.log").stat().st_size < 3 * REWRITE_BYTES_MIN
+    await store.close()
+    assert Store(tmp_path).open().statuses[0].output == "399" * 10_000
+
+
+async def test_after_a_failed_write_everything_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what a failed write left, so nothing is put behind it."""
+    store = Store(tmp_path)
+    store.open()
+    store.put(Shelf.CHECKS, "c", CHECK)
+    await store.flush()
+
+    def full(handle: int, data: bytes) -> None:
+        os.write(handle, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    store.put(Shelf.SERVICES, "a", SERVICE)
+    with monkeypatch.context() as patched:
+        patched.setattr("raftreg_agent.record_log._write_all", full)
+        with pytest.raises(OSError, match="No space left"):
+            await store.flush()
+    await store.flush()
+    await store.close()
+    with capture_logs() as logs:
+        found = Store(tmp_path).open()
+    assert (found.services, found.checks, logs) == ((SERVICE,), (CHECK,), [])
+
+
+def _lines_of(directory: Path, shelf: Shelf, key: str, value: CheckDefinition) -> list[bytes]:
+    """What a store writes for a value."""
+    directory.mkdir()
+    records = RecordLog(directory / "x.log")
+    records.write({(shelf.value, key): msgspec.json.encode(value)})
+    return (directory / "x.log").read_bytes().splitlines(keepends=True)
 
 
 async def test_the_node_id_stays(tmp_path: Path) -> None:
