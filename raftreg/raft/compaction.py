@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from raftreg.raft.dedup import AppliedRequests, Row
-from raftreg.raft.faults import CorruptSnapshot, ProtocolViolation
+from raftreg.raft.faults import CorruptLog, CorruptSnapshot, ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.membership import Configuration, decode_configuration, encode_configuration
 from raftreg.raft.snapshots import SnapshotMeta, SnapshotReceiver, SnapshotStore
@@ -168,10 +168,17 @@ class Compaction:
         """Opens the newest usable snapshot and makes the log begin at it where it must.
 
         Raises:
+            CorruptLog: There are snapshots, and no log.
             CorruptSnapshot: The newest one is damaged or gone, and the log does not reach back to
                 an older one.
         """
         meta, faults = self._store.latest_intact()
+        starting = self._newest is None
+        if starting and self._journal.recovery.created and (meta is not None or faults):
+            # Without its log this server does not know whom it voted for (section 5.2).
+            raise CorruptLog(
+                "journal", 0, "the log is gone, and there are snapshots: term and vote are lost"
+            )
         if meta is None:
             self._check_reaches(1, faults)
             return None
@@ -315,6 +322,9 @@ class Compaction:
             raise ProtocolViolation(f"snapshot from the leader refused: {fault}") from fault
         if meta.index <= max(self.last_index, self._journal.commit_floor):
             return False  # nothing new in it
+        if self._journal.term_at(meta.index) == meta.term:
+            # The log has it all, and what comes after may be acknowledged: it must stay.
+            return False
         self._adopt(meta)
         return True
 

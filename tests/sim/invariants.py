@@ -127,6 +127,7 @@ class Invariants:
         match message["type"]:
             case "response_vote":
                 self._voted(source, message["term"], target)
+                self._world.voted(source)
             case "request_vote":
                 self._voted(source, message["term"], source)
             case "next_node_idx" if message["success"]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: Of the messages that were on a connection when it broke, so many still arrive: the receiver had
 #: them in its buffers. They may come after what the next connection brings.
 LATE_SHARE = 0.3
-LATE_S = 0.05
+LATE_S = (0.01, 0.05, 1.5)
 
 
 class SimNetwork:
@@ -29,6 +29,7 @@ class SimNetwork:
         self._blocked: set[tuple[str, str]] = set()
         self._epoch: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._last: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._slow: dict[tuple[str, str], tuple[float, float]] = {}
         self.delay_s = (0.0005, 0.005)
         self.sent = 0
 
@@ -41,7 +42,8 @@ class SimNetwork:
         world = self._world
         world.invariants.sending(source, target, message)
         body = encode_message(message)
-        at = max(self._last[link], world.scheduler.now + world.rng.uniform(*self.delay_s))
+        delay_s = world.rng.uniform(*self._slow.get(link, self.delay_s))
+        at = max(self._last[link], world.scheduler.now + delay_s)
         self._last[link] = at
         epoch, process = self._epoch[link], world.servers[target].incarnation
 
@@ -51,7 +53,8 @@ class SimNetwork:
             if late or (self._epoch[link] == epoch and link in self._up):
                 world.deliver(source, target, decode_message(body))
             elif world.rng.random() < LATE_SHARE:
-                world.scheduler.call_later(world.rng.uniform(0, LATE_S), lambda: deliver(True))
+                delay_s = world.rng.uniform(0, world.rng.choice(LATE_S))
+                world.scheduler.call_later(delay_s, lambda: deliver(True))
 
         world.scheduler.call_later(at - world.scheduler.now, deliver)
         return True
@@ -68,9 +71,14 @@ class SimNetwork:
                 self.block(name, other)
                 self.block(other, name)
 
+    def slow(self, source: str, target: str, delay_s: tuple[float, float]) -> None:
+        """Lets what goes in one direction take longer until `unblock_all`."""
+        self._slow[source, target] = delay_s
+
     def unblock_all(self) -> None:
-        """Lets everything be connected again."""
+        """Lets everything be connected and fast again."""
         self._blocked.clear()
+        self._slow.clear()
         self.connect_all()
 
     def reset(self, source: str, target: str) -> None:

@@ -58,6 +58,9 @@ class Schedule:
             self._cut_one_way,
             self._cut_off_leader,
             self._reset_connections,
+            self._slow_links,
+            self._slow_answers,
+            self._crash_after_votes,
             self._heal,
             self._heal,
             self._heal,
@@ -222,6 +225,28 @@ class Schedule:
     def _reset_connections(self) -> None:
         for _ in range(self.rng.choice((1, 3, 10))):
             self.world.network.reset(*self._pair())
+
+    def _slow_links(self) -> None:
+        """All is slow: elections collide, answers come when they are no longer waited for."""
+        longest_s = self.rng.choice((0.1, 0.4))
+        for source in sorted(self.world.servers):
+            for target in sorted(self.world.servers):
+                self.world.network.slow(source, target, (0.01, longest_s))
+
+    def _slow_answers(self) -> None:
+        """What goes to the leader takes so long that it may have been deposed meanwhile."""
+        leader = self.world.leader()
+        others = sorted(self.world.servers)
+        for source in self.rng.sample(others, min(2, len(others))):
+            if leader is not None and source != leader.name:
+                self.world.network.slow(source, leader.name, (0.5, 3.0))
+
+    def _crash_after_votes(self) -> None:
+        """The leader dies, and whoever votes next loses power right after the vote has left."""
+        self.world.crash_votes = self.rng.choice((1, 3))
+        leader = self.world.leader()
+        if leader is not None:
+            self.world.kill(leader.name)
 
     def _heal(self) -> None:
         self.world.network.unblock_all()

@@ -36,6 +36,7 @@ class World:
         servers: By id. A wiped server is gone for ever; the one in its place has another id.
         gone: Servers whose disk was wiped.
         notes: What happened, a line each: faults, leaders, stops.
+        crash_votes: So many voters lose power right after their next vote.
         restart_mean_s: A supervisor starts what is down after this mean time; None: nobody does.
     """
 
@@ -50,6 +51,7 @@ class World:
         self.writes = 0
         self.late_pieces = 0
         self.restart_mean_s: float | None = None
+        self.crash_votes = 0
         self.gone: dict[str, SimServer] = {}
         names = [f"n{number}" for number in range(size + spares)]
         voters = Configuration.of(server_of(name) for name in names[:size])
@@ -134,6 +136,19 @@ class World:
             server.stop()
             server.disk.kill()
             self._gone_down(server)
+
+    def voted(self, name: str) -> None:
+        """A vote has just left."""
+        if self.crash_votes == 0:
+            return
+        self.crash_votes -= 1
+
+        def crash() -> None:
+            self.note(f"{name} loses power after its vote")
+            self.power_off(name)
+            self.start(name)
+
+        self.scheduler.call_later(0.0, crash)
 
     def _gone_down(self, server: SimServer) -> None:
         self.network.isolate(server.name)

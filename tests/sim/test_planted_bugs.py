@@ -1,0 +1,38 @@
+"""The simulator proves itself: it must find every bug that is planted."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.__main__ import main
+from tests.sim.planted import PLANTS, Plant, requests_repeated
+from tests.sim.schedule import run_seed
+from tests.sim.scheduler import Violation
+
+SEEDS_MAX = 150
+SECONDS = 6.0
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one rule of the envelope switched off, some of these seeds report a violation."""
+    plant(monkeypatch)
+    with pytest.raises(Violation, match=r"seed \d+ at "):
+        run_seeds(SEEDS_MAX)
+
+
+def run_seeds(seeds: int) -> None:
+    """Runs that many seeds, one after the other."""
+    for seed in range(seeds):
+        run_seed(seed, SECONDS)
+
+
+def test_a_violation_is_reported_with_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report names the seed, how to replay it, the faults before it and every server."""
+    requests_repeated(monkeypatch)
+    assert main(["--seed", "0", "--seconds", "6"]) == 1
+    said = capsys.readouterr().out
+    for part in ("seed 0 at", "make sim SEED=0", "leads term", "n0: ", "last b'w", "applied"):
+        assert part in said
