@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NoReturn
 from uuid import UUID
@@ -18,11 +19,17 @@ NAME_BYTES_MAX = 1024
 WEIGHT_MAX = 65_535
 PORT_MAX = 65_535
 
+_FOLD_CHARS_MAX = 64  #: longer names are none of ours, and would fill the cache
 _META_KEY = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
 
 def fold(name: str) -> str:
     """The form in which field names are compared: `Service_Name` gives `servicename`."""
+    return _folded(name) if len(name) <= _FOLD_CHARS_MAX else name.replace("_", "").lower()
+
+
+@lru_cache(maxsize=1024)  # the same few names come with every body
+def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
@@ -200,7 +207,8 @@ def name_of(text: str, what: str) -> str:
     """A name that fits a row, a URL and a log line."""
     if len(text.encode()) > NAME_BYTES_MAX:
         raise InvalidRequest(f"Invalid {what}: longer than {NAME_BYTES_MAX} bytes")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+    # Most names are printable, which is told much faster than that no character is a control.
+    if not text.isprintable() and any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
         raise InvalidRequest(f"Invalid {what}: it holds a control character")
     return text
 

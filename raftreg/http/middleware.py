@@ -55,30 +55,49 @@ def answer_errors(meter: RequestMeter, now: Callable[[], float]) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        start_s = now()
-        status = 499  # the client went away
-        try:
-            response = await handler(request)
-            status = response.status
-        except RaftregError as error:
-            response = problem(error)
-            status = response.status
-        except web.HTTPException as error:
-            response = _framework_problem(request, error)
-            status = response.status
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
-            _log.exception("request_failed", method=request.method, path=request.path)
-            response = text_response("Internal error; the server's log tells more", 500)
-            status = 500
-        finally:
-            # Left out on purpose: the time that a blocking query waits is no latency.
-            seconds = 0.0 if UNTIMED in request else now() - start_s
-            meter.observe(route_of(request), request.method, status, seconds)
-        return response
+        return await answered(request, handler, route_of(request), meter, now)
 
     return middleware
+
+
+async def answered(
+    request: web.Request,
+    handler: Handler,
+    route: str,
+    meter: RequestMeter,
+    now: Callable[[], float],
+) -> web.StreamResponse:
+    """Calls a handler; errors become answers, and the answer is counted.
+
+    Args:
+        request: Is passed to the handler.
+        handler: Answers it.
+        route: Path pattern, for the figures.
+        meter: Counts the answer.
+        now: Monotonic seconds.
+    """
+    start_s = now()
+    status = 499  # the client went away
+    try:
+        response = await handler(request)
+        status = response.status
+    except RaftregError as error:
+        response = problem(error)
+        status = response.status
+    except web.HTTPException as error:
+        response = _framework_problem(request, error)
+        status = response.status
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
+        _log.exception("request_failed", method=request.method, path=request.path)
+        response = text_response("Internal error; the server's log tells more", 500)
+        status = 500
+    finally:
+        # Left out on purpose: the time that a blocking query waits is no latency.
+        seconds = 0.0 if UNTIMED in request else now() - start_s
+        meter.observe(route, request.method, status, seconds)
+    return response
 
 
 def route_of(request: web.Request) -> str:
@@ -94,5 +113,5 @@ def _framework_problem(request: web.Request, error: web.HTTPException) -> web.St
     if isinstance(error, web.HTTPNotFound):
         return path_not_found()
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return text_response("Request body too large", 413)
+        return text_response(f"Request body too large: {error.text}", 413)
     return text_response(error.text or error.reason, error.status)

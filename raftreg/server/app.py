@@ -14,6 +14,7 @@ from raftreg.clock import Clock, new_id
 from raftreg.config import ServerSettings
 from raftreg.errors import ConfigurationError, InvalidRequest, NotProposed
 from raftreg.http.discovery import discovery_routes
+from raftreg.http.express import express
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.watch import WatchHub
@@ -22,6 +23,8 @@ from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.context import Context
 from raftreg.server.api.internal import Internal
 from raftreg.server.api.kv import KV
+from raftreg.server.api.kv import PREFIX as KV_PREFIX
+from raftreg.server.api.kv import ROUTE as KV_ROUTE
 from raftreg.server.api.session import Sessions
 from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
@@ -136,6 +139,7 @@ class RegistryServer:
             shutdown_timeout=SHUTDOWN_S,
         )
         await self._runner.setup()
+        self._open_express()
         host, port = self.settings.client, self.settings.http_port
         site = web.TCPSite(self._runner, host, port, backlog=LISTEN_BACKLOG)
         try:
@@ -147,6 +151,20 @@ class RegistryServer:
             ) from error
         self.port = self._runner.addresses[0][1]
         _log.info("http_listening", address=host, port=self.port)
+
+    def _open_express(self) -> None:
+        """Lets requests for keys, the most frequent ones, around the router."""
+        assert self._runner is not None
+        web_server = self._runner.server
+        assert web_server is not None
+        web_server.request_handler = express(
+            KV_PREFIX,
+            KV_ROUTE,
+            KV(self._context).by_method(),
+            web_server.request_handler,
+            self.meter,
+            self._clock.monotonic,
+        )
 
     async def stop(self) -> None:
         """Answers what waits, closes the listener, ends the server's tasks."""

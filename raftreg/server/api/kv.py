@@ -9,7 +9,7 @@ from raftreg.core.commands import KVOp, KVVerb
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.discovery import read_head_bytes, shared_reply
 from raftreg.http.json import dumps
-from raftreg.http.middleware import UNTIMED
+from raftreg.http.middleware import UNTIMED, Handler
 from raftreg.http.params import Query, ReadOptions, parse_uint, read_options
 from raftreg.http.problems import check_datacenter
 from raftreg.http.render import kv_json
@@ -19,6 +19,7 @@ from raftreg.server.api.context import Context, split_target
 from raftreg.server.writes import read_body
 
 PREFIX = "/v1/kv/"
+ROUTE = "/v1/kv/{key}"  #: as the router names it
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 _LEADER = (
     b"X-Consul-KnownLeader: true\r\nX-Consul-LastContact: 0\r\n"
@@ -46,6 +47,10 @@ class KV:
             web.put(path, self.put),
             web.delete(path, self.delete),
         ]
+
+    def by_method(self) -> dict[str, Handler]:
+        """The handlers by method, for the short way (`raftreg.http.express`)."""
+        return {"GET": self.get, "PUT": self.put, "DELETE": self.delete}
 
     async def get(self, request: web.Request) -> Reply:
         """One key, a tree (`?recurse`) or key names (`?keys`)."""
