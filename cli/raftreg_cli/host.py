@@ -22,6 +22,7 @@ from raftreg.raft.api import ReplicaAPI
 from raftreg.server.app import RegistryServer
 from raftreg.server.machine import RegistryMachine
 from raftreg_agent.local import LocalAgent
+from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.notify import READY, RELOADING, STOPPING, sd_notify
 from raftreg_agent.routes import agent_routes
 from raftreg_cli.process import stop_on_signals
@@ -67,7 +68,7 @@ class Host:
 
 
 async def serve(host: Host) -> None:
-    """Runs all parts until the process is to end, then leaves in order.
+    """Runs all parts until the process is to end, then stops them in order.
 
     Raises:
         RaftregError: A part could not start, or the replica failed; the text says why.
@@ -88,8 +89,9 @@ async def serve(host: Host) -> None:
             _log.info("server_started", node=settings.node, http=settings.local_http)
             fault = await _end_of(stop, local, host.failed)
             sd_notify(STOPPING)
-            if fault is None and not local.left.is_set():
-                await local.leave()
+            # The host stays registered: a restart, as of an upgrade, must cost no session and show
+            # no gap. A server that is gone for good is told so (`/v1/agent/leave`), or its lease
+            # runs out.
             await parts.aclose()
     if fault is not None:
         raise ServerFailed(f"the server had to stop: {fault}") from fault
@@ -109,6 +111,7 @@ async def _start(
         host.rng,
         extra_routes=agent_routes(local, host.catalog, stats=lambda: raft_stats(host.replica)),
     )
+    server.metrics.register(AgentCollector(local))
     await _started(parts, host.replica.start, host.replica.stop)
     await _started(parts, partial(server.start, tasks), server.stop)
     await local.start(tasks)
