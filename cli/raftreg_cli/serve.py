@@ -16,10 +16,11 @@ def server(settings: ServerSettings) -> None:
 
     SIGTERM leaves in order, SIGHUP reads definitions and certificates again.
     """
+    process.collect_rarely()
     from raftreg_cli.run_server import run_server  # noqa: PLC0415  # heavy; not for --help
 
     logs.configure(settings.log_format, settings.log_level)
-    process.run(run_server(settings))
+    process.run(run_server(settings), stays=True)
 
 
 @click.command()
@@ -29,17 +30,19 @@ def agent(settings: AgentSettings) -> None:
 
     SIGTERM takes the host out of the registry, SIGHUP reads definitions again.
     """
+    process.collect_rarely()
     from raftreg_cli.run_agent import run_agent  # noqa: PLC0415  # heavy; not for --help
 
     logs.configure(settings.log_format, settings.log_level)
-    process.run(run_agent(settings))
+    process.run(run_agent(settings), stays=True)
 
 
 @click.command()
 @settings_options(DevSettings)
 def dev(settings: DevSettings) -> None:
     """Run one server in memory, with its agent: to try things on. Nothing is kept."""
+    process.collect_rarely()
     from raftreg_cli.run_dev import run_dev  # noqa: PLC0415  # heavy; not for --help
 
     logs.configure(settings.log_format, settings.log_level)
-    process.run(run_dev(settings))
+    process.run(run_dev(settings), stays=True)
