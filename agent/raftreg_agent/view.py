@@ -136,6 +136,7 @@ class CatalogView:
                 self._building_epoch = frame.epoch
             case "resume":
                 self.address = address
+                self._behind_since_s = None
             case "deltas":
                 self._take_deltas(frame)
             case "beat":
@@ -171,10 +172,14 @@ class CatalogView:
 
     def _refuse_older(self, frame: Frame, address: str) -> None:
         """Passes over a server that is behind what this view has shown already (wish 8)."""
+        if self._epoch and not frame.epoch:
+            # It has not read its log yet, so it can't even name the history that it belongs to.
+            raise ConnectionLost(f"{address}: it has only begun to restore its state")
         if frame.index >= self.catalog.index:
             return
         now_s = self._clock.monotonic()
-        self._behind_since_s = self._behind_since_s or now_s
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
         if now_s - self._behind_since_s < BEHIND_MAX_S:
             raise ConnectionLost(f"{address}: index {frame.index} is behind {self.catalog.index}")
         log.warning("the registry was set back", index=frame.index, before=self.catalog.index)
