@@ -73,6 +73,16 @@ class Cluster:
             await self.processes[name].wait()
         return at
 
+    def pause(self, name: str) -> float:
+        """SIGSTOP: it falls silent; gives the time of it (`time.perf_counter`)."""
+        at = time.perf_counter()
+        self.processes[name].signal(signal.SIGSTOP)
+        return at
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self.processes[name].signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """Ends everything that runs."""
         agents = [self.processes[name] for name in self.agents]

@@ -1,0 +1,150 @@
+"""How long a failure is felt, and whether load alone is taken for one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+
+from bench.cluster import BenchFailure, Cluster, cluster
+from bench.lab import Lab
+from bench.load import Job
+from bench.report import Goal, Row
+from raftreg_cli.demo.plan import Host
+
+SERVICE = "bench-web"
+GONE_S_MAX = 30.0
+
+
+async def leader_lost(lab: Lab) -> list[Row]:
+    """Kills the leader again and again; then lets it fall silent, as when its host is gone.
+
+    The kernel of a killed process tells its peers at once. A stopped process keeps its connections
+    and says nothing: then only time tells.
+    """
+    rounds = 3 if lab.quick else 20
+    killed_s, silent_s = [], []
+    async with cluster(lab.directory) as servers:
+        for turn in range(rounds):
+            lab.say(f"leader killed with -9, {turn + 1} of {rounds}")
+            leader = await servers.leader()
+            at = await servers.kill([leader])
+            killed_s.append(await servers.first_write(_others(servers, leader), at))
+            await servers.start([leader])
+            await servers.ready()
+        for turn in range(rounds // 2):
+            lab.say(f"leader silent, {turn + 1} of {rounds // 2}")
+            leader = await servers.leader()
+            at = servers.pause(leader)
+            silent_s.append(await servers.first_write(_others(servers, leader), at))
+            servers.resume(leader)
+            await servers.ready()
+    return [
+        Row(
+            name="leader killed with -9 to the next accepted write",
+            unit="s",
+            samples=killed_s,
+            consul="15.4",
+            etcd="1.3 (worst of 5: 1.75)",
+            goal=Goal(0.8, worst=1.5),
+            note=f"{rounds} rounds",
+        ),
+        Row(
+            name="leader silent (SIGSTOP) to the next accepted write",
+            unit="s",
+            samples=silent_s,
+            note=f"{rounds // 2} rounds",
+        ),
+    ]
+
+
+def _others(servers: Cluster, leader: str) -> list[str]:
+    return [name for name in servers.servers if name != leader]
+
+
+async def host_killed(lab: Lab) -> list[Row]:
+    """Kills an agent, and watches a service of its host as any client does."""
+    rounds = 1 if lab.quick else 5
+    taken_s = []
+    async with cluster(lab.directory, agents=1) as servers:
+        host, watched = servers.layout.agents[0], servers.layout.servers[0]
+        for turn in range(rounds):
+            lab.say(f"host killed, {turn + 1} of {rounds}")
+            await _register(servers, host)
+            index = await _passing(servers, watched, 1)
+            at = await servers.kill([host.name])
+            await _passing(servers, watched, 0, index)
+            taken_s.append(time.perf_counter() - at)
+            await servers.start([host.name])
+    return [
+        Row(
+            name="host killed to gone from passing",
+            unit="s",
+            samples=taken_s,
+            consul="5.6",
+            goal=Goal(4.0, worst=4.0),
+            note=f"{rounds} rounds",
+        )
+    ]
+
+
+async def _register(servers: Cluster, host: Host) -> None:
+    body = orjson.dumps({"Name": SERVICE, "Port": 80})
+    deadline = time.perf_counter() + GONE_S_MAX
+    while not await servers.put(host, "/v1/agent/service/register", body, 6.0):
+        if time.perf_counter() > deadline:
+            raise BenchFailure(f"{host.name} takes no registration")
+        await asyncio.sleep(0.05)
+
+
+async def _passing(servers: Cluster, server: Host, count: int, index: int = 0) -> int:
+    """Watches until so many instances pass; gives the index."""
+    deadline = time.perf_counter() + GONE_S_MAX
+    while time.perf_counter() < deadline:
+        path = f"/v1/health/service/{SERVICE}?passing&index={index}&wait=10s"
+        status, body, index = await servers.get(server, path, 15.0)
+        if status == 200 and len(orjson.loads(body)) == count:
+            return index
+    raise BenchFailure(f"after {GONE_S_MAX:.0f} s there are not {count} passing instances")
+
+
+async def false_alarms(lab: Lab) -> list[Row]:
+    """Writes at full rate, and looks whether the health of a host changed meanwhile."""
+    seconds = 4.0 if lab.quick else 20.0
+    async with cluster(lab.directory, agents=2) as servers:
+        leader = await servers.leader()
+        watched = servers.servers[leader]
+        before = await _liveness(servers, watched, 5)
+        lab.say(f"writes at full rate for {seconds:.0f} s")
+        job = Job(kind="put", address=watched.http, connections=256, seconds=seconds)
+        tally = await servers.load(job)
+        after = await _liveness(servers, watched, 5)
+    changed = [name for name in before if before[name] != after.get(name)]
+    return [
+        Row(
+            name="false alarms of 5 hosts under full load",
+            unit="hosts",
+            samples=[float(len(changed))],
+            goal=Goal(0.0),
+            note=f"{tally.per_s:,.0f} puts/s for {seconds:.0f} s",
+        )
+    ]
+
+
+async def _liveness(servers: Cluster, server: Host, hosts: int) -> dict[str, tuple[str, int]]:
+    """Status of each host, and the index of its last change: a change there and back shows too."""
+    deadline = time.perf_counter() + GONE_S_MAX
+    while time.perf_counter() < deadline:
+        _, body, _ = await servers.get(server, "/v1/health/state/any")
+        checks: list[dict[str, Any]] = orjson.loads(body or b"[]")
+        found = {
+            check["Node"]: (check["Status"], check["ModifyIndex"])
+            for check in checks
+            if check["CheckID"] == "serfHealth"
+        }
+        if len(found) == hosts:
+            return found
+        await asyncio.sleep(0.1)
+    raise BenchFailure(f"after {GONE_S_MAX:.0f} s there are not {hosts} hosts")
