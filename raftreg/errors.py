@@ -81,7 +81,7 @@ class TooLarge(RaftregError):
 
 
 class Rejected(RaftregError):
-    """The state machine refused the command by its rules (a value of `apply`, raised at the edge)."""
+    """The state machine refused the command by its rules (a value of `apply`, raised later)."""
 
     code = "rejected"
     http_status = 500

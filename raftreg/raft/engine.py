@@ -191,8 +191,9 @@ class Engine(SyncObj):
         self._poller = _NoPoller()
         self._SyncObj__serializer = snapshots
         self._SyncObj__raftLastApplied = applied_index
-        self._commit = applied_index
-        self._log.setRaftCommitIndex(applied_index)
+        # What was noted as committed is in the log: it is applied before any leader is heard.
+        self._commit = max(applied_index, journal.getRaftCommitIndex())
+        self._log.setRaftCommitIndex(self._commit)
         self.hold_election()
         self._ready = True
 

@@ -7,7 +7,8 @@ It takes the place of PySyncObj's journal and holds the rules that one breaks:
 * only a conflict (another term at the same index) truncates, and never at or below what is known to
   be committed;
 * term and vote are records of the same log, so one sync orders them with the entries;
-* the commit index is never stored: after a restart it is what the snapshot proves, and no more.
+* a stored commit index is a record behind the entries that it speaks of, so it is never believed
+  beyond what the log holds; it only spares a restarted server to wait for a leader.
 
 Nothing here is durable when a method returns. Whoever sends an acknowledgement, a vote or a request
 for votes waits until `durable_lsn` has reached the `lsn` read after the change.
@@ -41,6 +42,8 @@ class RecordKind(enum.IntEnum):
     RESET = 4
     #: No payload; the log has no entries.
     CLEAR = 5
+    #: index u64: entries up to it were on disk here and known to be committed.
+    COMMIT = 6
 
 
 #: Command of a stub entry: the engine's no-op.
@@ -49,6 +52,7 @@ STUB = b"\x01"
 _ENTRY = struct.Struct("<QQ")
 _HARD_STATE = struct.Struct("<QB")
 _START = struct.Struct("<Q")
+_COMMIT = struct.Struct("<Q")
 _RESET = struct.Struct("<QQQQ")
 
 
@@ -66,6 +70,7 @@ class DurableJournal(Journal):
         # Index at which the log must begin once all of it is replayed; None: nothing is required.
         self._required_first: int | None = None
         self._wal: Wal
+        self._noted_commit = 0
         self.commit_floor = 0
 
     @classmethod
@@ -174,18 +179,31 @@ class DurableJournal(Journal):
         return self._voted_for
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:  # noqa: N802, N803  # the engine's names
-        """Raise `commit_floor`; nothing is stored."""
+        """Raise `commit_floor`; `note_commit` stores it when that is cheap."""
         self.commit_floor = max(self.commit_floor, raftCommitIndex)
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802  # the engine's name
-        """Return the index up to which a snapshot proves the log committed, 1 for a fresh log.
+        """Return the index up to which the log is known to be committed, 1 for a fresh log.
 
-        A compacted log begins with the entry before the snapshot's last one, so that is
-        `first_index + 1`. It is never beyond the log.
+        A compacted log begins with the entry before the snapshot's last one, so `first_index + 1`
+        is; a later one may have been noted. It is never beyond the log.
         """
-        if self._log.first_index <= 1:
-            return 1
-        return min(self._log.first_index + 1, self._log.last_index)
+        proved = 1 if self._log.first_index <= 1 else self._log.first_index + 1
+        return min(max(proved, self._noted_commit), max(self._log.last_index, 1))
+
+    @property
+    def noted_commit(self) -> int:
+        """Commit index that was recorded last."""
+        return self._noted_commit
+
+    def note_commit(self) -> None:
+        """Record `commit_floor`, so that a restarted server knows it before it hears a leader.
+
+        It must not be beyond `durable_index`. It need not be synced: an older one does no harm.
+        """
+        if self.commit_floor > self._noted_commit:
+            self._noted_commit = self.commit_floor
+            self._wal.append(RecordKind.COMMIT, _COMMIT.pack(self._noted_commit))
 
     @overload
     def __getitem__(self, item: int) -> Entry: ...
@@ -336,6 +354,7 @@ class DurableJournal(Journal):
         return [
             (RecordKind.HARD_STATE, _encode_hard_state(self._term, self._voted_for)),
             (RecordKind.START, _START.pack(self._log.first_index)),
+            (RecordKind.COMMIT, _COMMIT.pack(self._noted_commit)),
         ]
 
     def _replay(self, lsn: int, kind: int, payload: bytes) -> None:
@@ -354,6 +373,9 @@ class DurableJournal(Journal):
                 case RecordKind.CLEAR:
                     self._log.clear()
                     self._required_first = None
+                case RecordKind.COMMIT:
+                    (noted,) = _COMMIT.unpack(payload)
+                    self._noted_commit = max(self._noted_commit, noted)
                 case _:
                     raise ValueError(f"a record of unknown kind {kind}")
         except struct.error as error:

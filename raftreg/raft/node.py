@@ -59,6 +59,8 @@ _ENGINE_TYPES = frozenset(
 )
 #: Messages that wait for a sync; more than this means that the disk has stopped.
 OUTBOX_MAX = 100_000
+#: A commit index that no other record took along is written down after this long.
+NOTE_COMMIT_S = 0.2
 
 
 class Network(Protocol):
@@ -147,6 +149,7 @@ class RaftNode:
         self._told: tuple[Role, int] = (Role.FOLLOWER, 0)
         self._seen_leader: tuple[str | None, int] = (None, 0)
         self._sent: tuple[int, int] = (0, 0)
+        self._committed_at = clock()
         self._syncing_lsn = 0
         self._syncing_since = clock()
         self._compaction = Compaction(
@@ -464,9 +467,18 @@ class RaftNode:
         self.metrics.read_rounds_total = self._reads.rounds_total
         self._tell_role()
         self._compaction.maybe_start(self._engine.applied_index, self._configuring.at)
+        self._note_commit(now)
         self._journal.flush()
         self._release_outbox()
         return self._next_due(now)
+
+    def _note_commit(self, now: float) -> None:
+        """Records the commit index with the next sync, or by itself when nothing else comes."""
+        journal = self._journal
+        if journal.commit_floor <= journal.noted_commit:
+            self._committed_at = now
+        elif journal.lsn > journal.durable_lsn or now - self._committed_at > NOTE_COMMIT_S:
+            journal.note_commit()
 
     def _disk_stalled(self, now: float) -> bool:
         """True while a record has waited for its sync for longer than `disk_stall_s`."""

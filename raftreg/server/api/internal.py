@@ -10,7 +10,7 @@ from aiohttp import web
 
 from raftreg.core import commands
 from raftreg.core.commands import NodeSync
-from raftreg.errors import InvalidRequest
+from raftreg.errors import InvalidRequest, NoLeader
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
@@ -22,6 +22,7 @@ from raftreg.server.viewfeed import frame
 from raftreg.server.writes import read_body
 
 BEAT_S = 1.0
+CONFIRM_S = 1.0  #: how long a new view waits for a majority to confirm this state
 SEND_TIMEOUT_S = 30.0  #: a client that takes nothing for so long is cut off
 MSGPACK = "application/msgpack"
 
@@ -83,12 +84,28 @@ class Internal:
         request[UNTIMED] = True
         params = query_of(request)
         index = parse_uint(params.get("index", "0"), "Invalid index")
+        await self._be_new_enough(index, params.get("epoch", ""))
         response = web.StreamResponse()
         response.content_type = "application/octet-stream"
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):  # the agent is gone: so ends every feed
             await _Stream(self._context, response).run(index, params.get("epoch", ""))
         return response
+
+    async def _be_new_enough(self, index: int, epoch: str) -> None:
+        """Lets no server replace a view by less, as one that has just been restarted has.
+
+        Raises:
+            NoLeader: The view is to be replaced, and nobody can say how new this state is.
+        """
+        if self._context.feed.can_resume(index, epoch):
+            return
+        try:
+            await self._context.replica.read_index(CONFIRM_S)
+        except NoLeader:
+            if epoch:
+                raise
+            # An agent that has nothing yet is better off with what there is.
 
 
 class _Stream:
