@@ -119,6 +119,7 @@ class Schedule:
         if acked == 0 and self.must_ack and world.restart_mean_s is not None:
             raise Violation(f"none of {world.writes} writes was acknowledged")
         world.note("healed")
+        world.crash_votes = 0
         for server in world.servers.values():
             server.disk.heal()
         self._restart_all()
