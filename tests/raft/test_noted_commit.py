@@ -8,10 +8,10 @@ from tests.sim.world import World
 def test_a_server_restarted_alone_applies_what_it_knew_to_be_committed() -> None:
     """Its stale answers do not go back to an empty registry while no leader is there."""
     world = World(7)
-    world.run_while(lambda: world.leader() is None)
+    world.run_while(lambda: world.leader() is None, "no leader")
     for number in range(20):
         world.write("n0", f"w{number}".encode())
-    world.run_while(lambda: len(world.acked) < 20)
+    world.run_while(lambda: len(world.acked) < 20, "writes wait")
     world.run(1.0)
     for name in ("n0", "n1", "n2"):
         world.power_off(name)
