@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from raftreg.errors import NoLeader, RaftregError, Unreachable
+from raftreg.raft.messages import check_form
 
 log = structlog.get_logger(__name__)
 
@@ -87,13 +88,18 @@ class Calls:
                 future.set_exception(Unreachable("the connection to the leader broke"))
 
     def receive(self, sender: str, message: Message) -> bool:
-        """Takes a message; False when it is none of these."""
+        """Takes a message; False when it is none of these.
+
+        Raises:
+            ProtocolViolation: It is one, and lacks something.
+        """
+        if message["type"] not in {"question", "answer"}:
+            return False
+        check_form(sender, message)
         if message["type"] == "question":
             self._on_question(sender, message)
-        elif message["type"] == "answer":
-            self._on_answer(sender, message)
         else:
-            return False
+            self._on_answer(sender, message)
         return True
 
     def _on_question(self, sender: str, message: Message) -> None:

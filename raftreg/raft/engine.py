@@ -21,13 +21,14 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
 from pysyncobj import SyncObj, SyncObjConf, syncobj
 from pysyncobj.journal import Journal
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftreg.raft.api import Role
-from raftreg.raft.entries import KINDS
+from raftreg.raft.entries import CONFIGURATION, KINDS, decode_configuration_entry
 from raftreg.raft.faults import InvariantViolation, ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.membership import Configuration
@@ -496,4 +497,13 @@ def _check_entries(message: Message, entries: list[Any]) -> None:
     for command, index, term in entries:
         if index != expected or term > message["term"] or not command or command[0] not in KINDS:
             raise ProtocolViolation(f"bad entry {index} (term {term}) in an append")
+        if command[0] == CONFIGURATION:
+            _check_configuration(index, command)
         expected += 1
+
+
+def _check_configuration(index: int, command: bytes) -> None:
+    try:
+        decode_configuration_entry(command)
+    except msgspec.MsgspecError as error:
+        raise ProtocolViolation(f"entry {index} holds no configuration: {error}") from error

@@ -38,6 +38,7 @@ from raftreg.raft.faults import InvariantViolation, ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.linear_reads import LinearReads
 from raftreg.raft.membership import Configuration
+from raftreg.raft.messages import check_form
 from raftreg.raft.metrics import NodeMetrics
 from raftreg.raft.proposals import Key, Pending, ProposalDone, ProposalQueue
 from raftreg.raft.read_index import ReadDone
@@ -343,7 +344,8 @@ class RaftNode:
             ProtocolViolation: The message is not of this protocol; nothing was changed.
             StorageFault: The node must stop.
         """
-        kind = message.get("type")
+        check_form(sender, message)
+        kind = message["type"]
         try:
             if kind in _ENGINE_TYPES:
                 self._receive_engine(sender, message)
@@ -524,7 +526,9 @@ class RaftNode:
 
     @property
     def leader_id(self) -> str | None:
-        """Who leads, as far as is known here."""
+        """Who leads, as far as is known here; None once the leader is lost or silent for long."""
+        if self._engine.role is not Role.LEADER and self._election.leader_is_silent(self._clock()):
+            return None
         return self._engine.leader_id
 
     @property
@@ -558,7 +562,7 @@ class RaftNode:
             id=self.server.id,
             role=engine.role,
             term=engine.term,
-            leader_id=engine.leader_id,
+            leader_id=self.leader_id,
             commit_index=engine.commit_index,
             applied_index=engine.applied_index,
             last_log_index=self._journal.last_index,
