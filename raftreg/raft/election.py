@@ -67,6 +67,10 @@ class Election:
         """Seconds since the leader was heard; None: not since it was lost or since the start."""
         return None if self._heard_at is None else now - self._heard_at
 
+    def leader_is_silent(self, now: float) -> bool:
+        """True when the leader was lost, or not heard for the longest election timeout."""
+        return self._heard_at is None or now - self._heard_at > self._max_s
+
     def hears_leader(self, now: float) -> bool:
         """True while a leader was heard within the shortest election timeout."""
         return self._heard_at is not None and now - self._heard_at < self._min_s
