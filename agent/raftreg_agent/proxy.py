@@ -10,12 +10,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 
 from raftreg.client.api import ANY_STATUS, RegistryClient
+from raftreg.client.http import Response
 from raftreg.client.options import ParamValue
 from raftreg.config import HttpLimits
-from raftreg.errors import ConnectionLost, InvalidRequest, RaftregError, TooLarge
+from raftreg.errors import (
+    ConnectionLost,
+    InvalidRequest,
+    NoLeader,
+    RaftregError,
+    TooLarge,
+    UnknownOutcome,
+    Unreachable,
+)
 from raftreg.http import json
 from raftreg.http.discovery import query_of
 from raftreg.http.middleware import UNTIMED
@@ -58,6 +68,8 @@ _NOT_HANDED_ON = frozenset(
         "vary",
     }
 )
+
+log = structlog.get_logger(__name__)
 
 
 class ServerProxy:
@@ -104,7 +116,16 @@ class ServerProxy:
     ) -> web.StreamResponse:
         reads = request.method in {"GET", "HEAD"}
         limit_s = self._limits.read_timeout_s if reads else self._limits.write_timeout_s
-        answer = await client.request(
+        try:
+            answer = await self._answer(request, client, limit_s, wait_s)
+        except RaftregError as error:
+            raise _told(error, reads=reads) from error
+        return _reply(request, answer.status, answer.headers, answer.body)
+
+    async def _answer(
+        self, request: web.Request, client: RegistryClient, limit_s: float, wait_s: float
+    ) -> Response:
+        return await client.request(
             request.method,
             _raw_path(request),
             params=_params(request),
@@ -116,7 +137,6 @@ class ServerProxy:
             accept=ANY_STATUS,
             body_bytes_max=ANSWER_BYTES_MAX,
         )
-        return _reply(request, answer.status, answer.headers, answer.body)
 
     async def _body(self, request: web.Request) -> bytes:
         body = await request.read()
@@ -171,6 +191,21 @@ class ServerProxy:
             yield chunk
         if request.content.exception() is not None:
             raise ConnectionLost("the snapshot was cut short")
+
+
+def _told(error: RaftregError, *, reads: bool) -> RaftregError:
+    """What a client is told: which server fails in which way is not its matter.
+
+    Args:
+        error: How the servers failed.
+        reads: The request changes nothing: no failure of it leaves anything open.
+    """
+    log.info("request_not_answered", reason=error.message)
+    if isinstance(error, Unreachable) or (reads and not error.definite):
+        return NoLeader("No cluster leader")
+    if not error.definite:
+        return UnknownOutcome(error.message)
+    return error
 
 
 def bound_session(body: bytes, node: str) -> bytes:

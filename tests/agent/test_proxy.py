@@ -106,6 +106,18 @@ async def test_no_leader_is_told_in_the_words_that_clients_know(session: Any) ->
                     assert "No cluster leader" in await answer.text()
 
 
+async def test_no_server_is_told_like_no_leader(session: Any) -> None:
+    """Which server refuses connections is not the client's matter; nothing has happened."""
+    async with servers() as (server,):
+        limits = HttpLimits(read_timeout_s=0.2, write_timeout_s=0.2)
+        async with running(settings_for(server, http=limits)) as app:
+            await server.stop()
+            url = f"http://{app.http_address}/v1/kv/k"
+            for method in ("GET", "PUT"):
+                async with session.request(method, url) as answer:
+                    assert (answer.status, await answer.text()) == (500, "No cluster leader")
+
+
 async def test_bad_options_and_large_bodies_are_refused_here(session: Any) -> None:
     """They don't reach a server."""
     async with servers() as (server,), running(settings_for(server)) as app:
