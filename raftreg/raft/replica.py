@@ -101,6 +101,7 @@ class Replica:
         self._timer: asyncio.TimerHandle | None = None
         self._woken = False
         self._running = False
+        self._open = False
         self._sync_began: float | None = None
         self._role_callbacks: list[Callable[[Role, int], None]] = []
         self._calls = Calls(self._send, self._spawn)
@@ -117,9 +118,24 @@ class Replica:
         """
         loop = self._loop = asyncio.get_running_loop()
         self.failed = loop.create_future()
-        settings = self.settings
-        self._disk = RealDisk.open(Path(settings.data_dir), loop.call_soon_threadsafe)
+        self._disk = RealDisk.open(Path(self.settings.data_dir), loop.call_soon_threadsafe)
         self._thread = _Thread(loop, self._wake)
+        try:
+            self._open_parts()
+            self._running = True
+            await self._transport.start()
+        except BaseException:
+            self._running = False
+            self._thread.stop()
+            self._disk.close()
+            raise
+        self._open = True
+        self._transport.set_seeds(Address.parse(seed, RAFT_PORT) for seed in self.settings.seeds)
+        self._cluster.review()
+        self._wake()
+
+    def _open_parts(self) -> None:
+        settings = self.settings
         self._server_id = self._read_or_make_id()
         self._journal = DurableJournal.open(
             self._disk, on_durable=lambda _: self._on_durable(), on_failure=self._fail
@@ -148,11 +164,6 @@ class Replica:
             limits=settings.limits,
         )
         self.node.on_role_change(self._tell_role)
-        self._running = True
-        await self._transport.start()
-        self._transport.set_seeds(Address.parse(seed, RAFT_PORT) for seed in settings.seeds)
-        self._cluster.review()
-        self._wake()
 
     def _read_or_make_id(self) -> str:
         if _ID_FILE in self._disk.list():
@@ -179,9 +190,13 @@ class Replica:
         )
 
     async def stop(self) -> None:
-        """Hands leadership over where it can, answers everyone who waits, closes everything."""
-        if not self._running:
+        """Hands leadership over where it can, answers everyone who waits, closes everything.
+
+        Also after the replica stopped by itself: that leaves files and listener open.
+        """
+        if not self._open:
             return
+        self._open = False
         await self._hand_over()
         self._running = False
         if self._timer is not None:
