@@ -17,7 +17,6 @@ from bench.report import Report, Row, machine, show
 from bench.scenarios import SCENARIOS
 from raftreg.errors import RaftregError
 
-
 FILE_COLUMNS = 170  #: width of the table in a file or a pipe
 
 
