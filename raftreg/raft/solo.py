@@ -8,6 +8,7 @@ from typing import Any
 from raftreg.clock import Clock
 from raftreg.errors import NotFound, NotProposed, Rejected, TooLarge
 from raftreg.raft.api import ReplicaStatus, RequestId, Role, Server, StateMachine
+from raftreg.raft.dedup import AppliedRequests
 
 COMMAND_BYTES_MAX = 1_572_864
 
@@ -28,6 +29,7 @@ class SoloReplica:
         self._machine = machine
         self._clock = clock
         self._index = 1
+        self._applied = AppliedRequests()
         self._stopped = False
         self._answer: Callable[[bytes], Awaitable[bytes]] | None = None
         self._role_changed: list[Callable[[Role, int], None]] = []
@@ -50,13 +52,20 @@ class SoloReplica:
         in_term: int | None = None,
     ) -> Any:
         """See `ReplicaAPI.propose`."""
-        del timeout_s, request_id
+        del timeout_s
         if len(command) > COMMAND_BYTES_MAX:
             raise TooLarge(f"a command holds at most {COMMAND_BYTES_MAX} bytes")
         if self._stopped or in_term not in (None, self.TERM):
             raise NotProposed("the server is stopping")
+        if request_id is not None:
+            known, result = self._applied.seen(request_id.proposer, request_id.sequence)
+            if known:
+                return result
         self._index += 1
         result = self._machine.apply(command, int(self._clock.monotonic() * 1000))
+        if request_id is not None:
+            proposer, sequence, low = request_id.proposer, request_id.sequence, request_id.low
+            self._applied.record(proposer, sequence, low, result)
         self._machine.entry_applied(self._index)
         return result
 
