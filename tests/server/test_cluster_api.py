@@ -270,6 +270,7 @@ def _archive(files: dict[str, bytes]) -> bytes:
             "differs from SHA256SUMS",
         ),
     ],
+    ids=["empty", "no gzip", "no tar", "stray member", "no sums", "no meta", "wrong sum"],
 )
 async def test_bad_archives(api: Running, data: bytes, text: str) -> None:
     """An archive that can't be trusted is refused before anything is replicated."""
