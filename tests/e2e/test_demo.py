@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -70,9 +72,19 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Demo:
-    """A demo that is not started."""
-    return Demo(tmp_path)
+def demo(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo that is not started; whatever a failed test leaves of it is ended.
+
+    One at a time over all test processes: two that look for free addresses at the same moment
+    could find the same ones.
+    """
+    with (tmp_path_factory.getbasetemp().parent / "demo.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        demo = Demo(tmp_path)
+        yield demo
+        for pid in demo.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def test_once_checks_everything_and_cleans_up(demo: Demo) -> None:
