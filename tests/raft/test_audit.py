@@ -96,6 +96,12 @@ def test_s8_a_vote_survives_power_loss() -> None:
     assert ours == {"two_leaders": False, "first_leads": True}
 
 
+def test_s8_the_schedule_finds_a_forgotten_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the vote kept in memory only, our engine elects two leaders in one term, too."""
+    planted.vote_not_persisted(monkeypatch)
+    assert on_ours("vote_forgotten")["two_leaders"]
+
+
 def test_s10_a_refused_command_holds_nothing_up() -> None:
     """`apply` is total: what it can't take gets a value as its answer, and the log goes on."""
     plain, ours = on_plain_engine("poison"), on_ours("poison")

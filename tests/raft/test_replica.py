@@ -170,6 +170,7 @@ async def test_a_request_id_takes_effect_once(tmp_path: Path) -> None:
         assert results == [1, 1, 1]
         forgotten = RequestId("client", 2, 3)
         await cluster.replicas["a"].propose(b"two", request_id=forgotten)
+        await cluster.replicas["b"].read_index()
         with pytest.raises(UnknownOutcome, match="forgotten"):
             await cluster.replicas["b"].propose(b"once", request_id=once)
         assert cluster.words["a"].words == [b"once", b"two"]

@@ -138,6 +138,18 @@ class Invariants:
         if first != candidate:
             raise Violation(f"{name} voted for {first} and {candidate} in term {term}")
 
+    def recovered(self, name: str, term: int, voted_for: str | None) -> None:
+        """A server that starts again must know the last vote that it gave."""
+        given = [at for voter, at in self.votes if voter == name]
+        if not given:
+            return
+        last, candidate = max(given), self.votes[name, max(given)]
+        if term < last or (term == last and voted_for != candidate):
+            raise Violation(
+                f"{name} voted for {candidate} in term {last}, and came back in term {term} with "
+                f"its vote for {voted_for}"
+            )
+
     def _acknowledged(self, server: SimServer, message: dict[str, Any]) -> None:
         journal, upto = server.journal, message["next_node_idx"] - 1
         # One of an older term may be about entries that were replaced since.

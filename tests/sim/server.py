@@ -164,6 +164,9 @@ class SimServer:
             on_failure=lambda _: self.world.kill(self.name),
         )
         self.journal.witness = self._appended
+        self.world.invariants.recovered(
+            self.name, self.journal.getCurrentTerm(), self.journal.getVotedForNodeId()
+        )
         self.node = RaftNode(
             server=Server(id=self.name, name=self.name, address=f"{self.name}:1"),
             incarnation=f"{self.name}.{incarnation}",

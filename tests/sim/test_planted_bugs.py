@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.__main__ import main
-from tests.sim.planted import PLANTS, Plant, requests_repeated
+from tests.sim.planted import PLANTS, Plant, acks_before_sync
 from tests.sim.schedule import run_seed
 from tests.sim.scheduler import Violation
 
@@ -31,8 +31,8 @@ def test_a_violation_is_reported_with_its_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The report names the seed, how to replay it, the faults before it and every server."""
-    requests_repeated(monkeypatch)
+    acks_before_sync(monkeypatch)
     assert main(["--seed", "0", "--seconds", "6"]) == 1
     said = capsys.readouterr().out
-    for part in ("seed 0 at", "make sim SEED=0", "leads term", "n0: ", "last b'w", "applied"):
+    for part in ("seed 0 at", "make sim SEED=0", "acknowledged", "leads term", "n0: ", "applied"):
         assert part in said
