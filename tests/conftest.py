@@ -7,6 +7,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before any test imports the engine by itself: see there what importing it does to `socket`.
+import raftreg.raft  # noqa: F401
+
 # No deadline: how long an example takes depends on the machine, and time belongs to the benchmarks.
 # A failing property prints the blob that replays it.
 settings.register_profile(
