@@ -14,7 +14,8 @@ from raftreg_cli.settings_options import settings_options
 def server(settings: ServerSettings) -> None:
     """Run a member of the cluster: Raft, the registry, HTTP, DNS, and this host's agent.
 
-    SIGTERM leaves in order, SIGHUP reads definitions and certificates again.
+    SIGTERM hands leadership over and keeps the host registered, so that a restart costs nothing;
+    SIGHUP reads definitions and certificates again.
     """
     process.collect_rarely()
     from raftreg_cli.run_server import run_server  # noqa: PLC0415  # heavy; not for --help

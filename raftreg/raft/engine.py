@@ -8,7 +8,8 @@ of the form `_SyncObj__x` are the engine's private ones: `ENGINE_VERSION` is pin
 
 The rules, and the engine's faults that they answer (numbers of the audit in ADR 0001):
 
-* commit index: never back, never past what is durable here or was proved by the append (S2, S7);
+* commit index: never back, never past what is durable here or was proved by the append; a leader's
+  only once its own disk reaches into its term (S2, S7, Raft paper section 5.4.2);
 * acknowledgements and votes carry their term; others are dropped, votes count once a voter (S3);
 * an acknowledgement never rewinds what was already sent, except as an explicit reset (S1);
 * entries are applied once, one by one, and a fault in `apply` stops the node (S10, S11);
