@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import tarfile
 import zlib
@@ -83,9 +84,10 @@ def inspect(path: Path) -> Contents:
 @contextmanager
 def _archive(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(path, mode="r|gz") as archive:
+        # Not tarfile's own "r|gz": a cut gzip header makes it fail with TypeError.
+        with gzip.open(path) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
             yield archive
-    except (tarfile.TarError, EOFError, zlib.error) as problem:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise InvalidRequest(f"{path} is no whole snapshot archive: {problem}") from None
     except OSError as problem:
         raise click.FileError(str(path), problem.strerror or str(problem)) from None

@@ -99,6 +99,17 @@ def test_a_cut_or_altered_file_is_an_error_of_ours(
     assert found.meta == {"ID": "x", "Index": 7}
 
 
+def test_every_cut_of_an_archive_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    """Also one inside the gzip header, where the standard library's own reader fails oddly."""
+    whole = _archive(_members())
+    file = tmp_path / "backup.snap"
+    for flags in (b"", b"\x04", b"\xff"):
+        for length in range(min(len(whole), 64)):
+            file.write_bytes(whole[:length] + flags)
+            with pytest.raises((RaftregError, click.ClickException)):
+                snapshot_file.inspect(file)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """The exit code is that of bad input, and the text names the file."""
     result = CliRunner().invoke(cli, ["snapshot", "inspect", str(tmp_path / "none.snap")])
