@@ -77,7 +77,7 @@ class Store:
         if self._dir is None:
             return Remembered()
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             values, damaged = self._log.load()
             for line in damaged:
                 self._set_line_aside(line, "the line is damaged")

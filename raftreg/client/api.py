@@ -55,6 +55,9 @@ class _Anything:
 #: For `accept`: hand back every answer; only failures that may be repeated are still repeated.
 ANY_STATUS: Container[int] = _Anything()
 
+#: Time that a further attempt of a write must at least have left, in seconds.
+LAST_ATTEMPT_S = 1.0
+
 
 class _Call:
     """What the attempts of one call have shown so far."""
@@ -65,6 +68,16 @@ class _Call:
         self._reads = reads
         self._last: RaftregError | None = None
         self._indefinite: RaftregError | None = None
+
+    @property
+    def nothing_happened(self) -> bool:
+        """True for a write of which it is certain, so far, that it did not take effect."""
+        return not self._reads and self._last is not None and self._indefinite is None
+
+    @property
+    def last_attempt_s(self) -> float:
+        """A write is not begun again with less time left: cut off, its fate would be open."""
+        return min(LAST_ATTEMPT_S, self.deadline_s / 4)
 
     def failed(self, error: RaftregError) -> None:
         """Takes note of a failed attempt."""
@@ -236,12 +249,15 @@ class RegistryClient:
         self, request: Outgoing, call: _Call, wait_s: float, accept: Container[int]
     ) -> Response:
         try:
-            async with asyncio.timeout(call.deadline_s):
+            async with asyncio.timeout(call.deadline_s) as scope:
                 for round_number in itertools.count():
                     response = await self._round(request, call, wait_s, accept)
                     if response is not None:
                         return response
                     await self.pause(round_number)
+                    left_s = (scope.when() or 0.0) - asyncio.get_running_loop().time()
+                    if call.nothing_happened and left_s < call.last_attempt_s:
+                        break
         except TimeoutError as error:
             raise call.timed_out() from error
         raise call.verdict()

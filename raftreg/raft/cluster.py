@@ -38,8 +38,6 @@ _CAUGHT_UP_ENTRIES = 100
 _CHANGE_S = 10.0
 _TRANSFER_S = 5.0
 _RETRY_S = 0.25
-#: A server whose name comes back under a new id is removed once it is gone for this long.
-_REPLACED_AFTER_S = 1.0
 PEERS_MAX = 64
 
 

@@ -96,7 +96,8 @@ async def test_a_write_whose_answer_is_lost_acts_once(session: Any) -> None:
 async def test_no_leader_is_told_in_the_words_that_clients_know(session: Any) -> None:
     """After the bounded wait, with the status of a server."""
     async with servers() as (server,):
-        limits = HttpLimits(read_timeout_s=0.2, write_timeout_s=0.2)
+        # A last attempt of the write is begun only when there is time for its answer.
+        limits = HttpLimits(read_timeout_s=0.2, write_timeout_s=3.0)
         async with running(settings_for(server, http=limits)) as app:
             server.mood = Mood.LEADERLESS
             url = f"http://{app.http_address}/v1/kv/k"
