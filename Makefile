@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
-CODE   := raftreg agent cli bench tests
+CODE   := raftreg agent cli bench jepsen_like tests
 
 ARGS  ?=
 SEEDS ?= 1000

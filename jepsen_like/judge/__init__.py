@@ -1,0 +1,1 @@
+"""Recorded histories of other systems: formats and models."""

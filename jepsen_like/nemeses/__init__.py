@@ -1,0 +1,1 @@
+"""Faults, each with the proof that it acted."""

@@ -1,0 +1,1 @@
+"""What the clients do, each with the checker that judges it."""
