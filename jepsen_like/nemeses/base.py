@@ -31,12 +31,16 @@ class Fault(ABC):
         needs: What the machine must offer.
         hold_s: For how long it is held, least and most.
         calm_s: Least and most time between healing and the next injection.
+        spares: How many servers it needs beside those of the cluster.
+        agents: How many agents it needs.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     hold_s: ClassVar[tuple[float, float]] = (2.0, 6.0)
     calm_s: ClassVar[tuple[float, float]] = (2.0, 6.0)
+    spares: ClassVar[int] = 0
+    agents: ClassVar[int] = 0
 
     @abstractmethod
     async def inject(self, ground: Ground, rng: Random) -> dict[str, Any]:

@@ -68,10 +68,12 @@ class Workload(ABC):
     Class attributes:
         name: As the command line knows it.
         agents: How many agents it needs.
+        timeout_s: When an operation that has not ended by itself is cut off, as INFO.
     """
 
     name: ClassVar[str]
     agents: ClassVar[int] = 0
+    timeout_s: ClassVar[float] = 10.0
 
     async def setup(self, context: Context) -> None:  # noqa: B027 - most need nothing
         """Writes what must be there before the first operation; repeats until it is.
