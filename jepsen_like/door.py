@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -100,18 +100,48 @@ class Door(Protocol):
         ...
 
 
-#: What a server says of a request that it refused for certain before anything was proposed.
-_DEFINITE_ERRORS = frozenset({"not_proposed", "no_leader", "not_found", "invalid_request"})
+#: `X-Raftreg-Error` of answers after which the request certainly has no effect: the classes of
+#: `raftreg.errors` that are definite, and the rules by which the state machine refuses a command.
+DEFINITE_ERRORS: Final = frozenset(
+    {
+        # Refused at the edge, or never handed to consensus.
+        "conflict",
+        "forbidden",
+        "invalid_request",
+        "method_not_allowed",
+        "no_leader",
+        "no_path_to_datacenter",
+        "not_found",
+        "not_proposed",
+        "rejected",
+        "too_large",
+        "too_many_watches",
+        # Refused when it was applied; see `Refused` in `raftreg.core`.
+        "check_critical",
+        "invalid_session",
+        "missing_check",
+        "missing_node",
+        "missing_service",
+        "missing_session",
+        "refused",
+        "restore_refused",
+        "session_exists",
+    }
+)
 
 
 def outcome(answer: Answer) -> Type:
     """What an answer tells of a write: it happened, it did not, or nobody knows.
 
-    Anything that is not surely the one or the other is INFO: to take a write that happened for one
-    that did not would hide anomalies behind false ones.
+    A status of 4xx is always definite: what can't be parsed, found or allowed is never proposed,
+    and 409 is a transaction that was rolled back. Of 5xx only the header can say so; without it
+    (a fault inside the server, say) the write may have been proposed. Anything that is not surely
+    the one or the other is INFO: to take a write that happened for one that did not would show
+    anomalies where there are none.
     """
     if answer.status == 200:
         return Type.OK
-    if answer.headers.get("x-raftreg-error", "") in _DEFINITE_ERRORS or 400 <= answer.status < 500:
+    code = answer.headers.get("x-raftreg-error", "")
+    if 400 <= answer.status < 500 or code in DEFINITE_ERRORS:
         return Type.FAIL
     return Type.INFO

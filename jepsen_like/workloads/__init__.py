@@ -1,1 +1,11 @@
-"""What the clients do, each with the checker that judges it."""
+"""What clients do to the cluster, and who judges it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jepsen_like.workloads.base import Workload
+from jepsen_like.workloads.register import Register
+
+#: Every workload by its name on the command line.
+WORKLOADS: Final[dict[str, type[Workload]]] = {kind.name: kind for kind in (Register,)}
