@@ -7,8 +7,11 @@
     results.json   the verdict and the figures (`Results`); made anew by `check`
     report.html    the same for people; made anew by `check`
 
-Besides `start-<fault>` and `stop-<fault>` the nemesis (process -1) notes in the history:
+The nemesis (process -1) notes in the history:
 
+    start-<fault>  twice: before the injection (no value), and when it is done (value: what was
+               done to whom; "error" if it failed)
+    stop-<fault>  when it is healed (value: the proof that it acted)
     phase      value "setup", "load", "heal", "final", "stop": the phase that begins
     ready      value {"after_s": s}: every server answers linearizable reads after the healing
     not-ready  value {"waited_s": s, "missing": [names]}: they did not

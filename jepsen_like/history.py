@@ -8,7 +8,8 @@ events of the same process, an invocation and a completion.
 
 * `ok`: it happened. `fail`: it definitely did not. `info`: unknown, it may take effect at any later
   time or never; its process never invokes again (the client goes on under a new number).
-* The nemesis is the process -1; its events are all of type `info`.
+* The nemesis is the process -1; its events are all of type `info`. A fault is in force from the
+  first `start-<fault>` (a second one tells what was done) to `stop-<fault>`, when it is healed.
 * A process has at most one operation open. Invocations without a completion are open for ever.
 """
 
