@@ -46,21 +46,36 @@ class TxnResult(msgspec.Struct, frozen=True, tag="txn"):
 
 Result = bool | str | TxnResult | Refused
 
+
+class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
+    """A result with its place in the order of all commands.
+
+    It is remembered as a whole: a request that comes again learns the index of its one effect.
+
+    Attributes:
+        index: The registry's index of the command.
+        result: What the command gave.
+    """
+
+    index: int
+    result: Result
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
+_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
 _QUOTED_CHARS_MAX = 256
 
 
-def encode_result(result: Result) -> bytes:
-    """Gives the bytes of a result (msgpack)."""
-    return _encoder.encode(result)
+def encode_outcome(outcome: Outcome) -> bytes:
+    """Gives the bytes of an outcome (msgpack)."""
+    return _encoder.encode(outcome)
 
 
-def decode_result(data: bytes) -> Result:
-    """Reads what `encode_result` wrote.
+def decode_outcome(data: bytes) -> Outcome:
+    """Reads what `encode_outcome` wrote.
 
     Raises:
-        msgspec.DecodeError: The bytes are no result (also ValidationError).
+        msgspec.DecodeError: The bytes are no outcome (also ValidationError).
     """
     return _decoder.decode(data)
 

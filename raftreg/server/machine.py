@@ -11,7 +11,7 @@ from raftreg.core import commands, snapshot
 from raftreg.core.apply import apply
 from raftreg.core.changes import ALL, Topic
 from raftreg.core.delta import CatalogDelta
-from raftreg.core.results import Refused, Result, decode_result, encode_result
+from raftreg.core.results import Outcome, Refused, decode_outcome, encode_outcome
 from raftreg.core.state import State
 
 _log = structlog.get_logger(__name__)
@@ -40,20 +40,21 @@ class RegistryMachine:
         """
         self._listeners.append(listener)
 
-    def apply(self, command: bytes, time_ms: int) -> Result:
+    def apply(self, command: bytes, time_ms: int) -> Outcome:
         """Applies one command; bytes that are none are refused and count like any other."""
         try:
             decoded = commands.decode(command)
         except (msgspec.DecodeError, RecursionError) as error:
             self.state.index += 1
             _log.error("undecodable_command", index=self.state.index, reason=str(error))
-            return Refused("undecodable", f"the command can't be decoded: {error}", 400)
+            refused = Refused("undecodable", f"the command can't be decoded: {error}", 400)
+            return Outcome(self.state.index, refused)
         applied = apply(self.state, decoded, time_ms)
         if applied.topics:
             self._topics.update(dict.fromkeys(applied.topics))
         if applied.deltas:
             self._deltas.extend(applied.deltas)
-        return applied.result
+        return Outcome(self.state.index, applied.result)
 
     def entry_applied(self, raft_index: int) -> None:
         """Tells the listeners what the commands of one entry changed together."""
@@ -82,10 +83,10 @@ class RegistryMachine:
         for listener in self._listeners:
             listener((ALL,), (), self.state.index)
 
-    def encode_result(self, result: Result) -> bytes:
-        """Bytes of a result."""
-        return encode_result(result)
+    def encode_result(self, result: Outcome) -> bytes:
+        """Bytes of what `apply` gave."""
+        return encode_outcome(result)
 
-    def decode_result(self, data: bytes) -> Result:
+    def decode_result(self, data: bytes) -> Outcome:
         """The reverse of `encode_result`."""
-        return decode_result(data)
+        return decode_outcome(data)

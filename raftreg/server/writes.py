@@ -6,7 +6,7 @@ from aiohttp import web
 
 from raftreg.core import commands
 from raftreg.core.commands import Command
-from raftreg.core.results import Refused, Result, TxnResult
+from raftreg.core.results import Outcome, Refused
 from raftreg.errors import InvalidRequest, RaftregError, TooLarge, UnknownOutcome
 from raftreg.http.params import parse_uint
 from raftreg.raft.api import ReplicaAPI, RequestId
@@ -41,7 +41,7 @@ class Writes:
         self._replica = replica
         self._timeout_s = timeout_s
 
-    async def run(self, request: web.Request, command: Command) -> Result:
+    async def run(self, request: web.Request, command: Command) -> Outcome:
         """Proposes a command under the request's own id, if it has one.
 
         Raises:
@@ -52,24 +52,33 @@ class Writes:
         text = request.headers.get(REQUEST_ID_HEADER)
         return await self.propose(command, None if text is None else request_id(text))
 
-    async def propose(self, command: Command, name: RequestId | None = None) -> Result:
+    async def propose(self, command: Command, name: RequestId | None = None) -> Outcome:
         """Proposes a command; see `run` for the errors.
 
         Args:
             command: What to do.
             name: Of a request that may come again, None for one that does not.
         """
-        result: Result = await self._replica.propose(
+        outcome = await self._replica.propose(
             commands.encode(command), timeout_s=self._timeout_s, request_id=name
         )
-        if isinstance(result, Refused):
-            raise RefusedByRules(result)
-        if not isinstance(result, bool | str | TxnResult):
+        if not isinstance(outcome, Outcome):
             raise UnknownOutcome(
                 "this request id was used before and its result is forgotten: the write may have "
                 "taken effect"
             )
-        return result
+        if isinstance(outcome.result, Refused):
+            raise RefusedByRules(outcome.result)
+        return outcome
+
+
+def write_head(outcome: Outcome) -> bytes:
+    """Header line of an answer to a write: the index at which it took effect.
+
+    For a key that was written it is the key's ModifyIndex. A condition that did not hold was
+    judged at that index.
+    """
+    return b"X-Consul-Index: %d\r\n" % outcome.index
 
 
 def request_id(text: str) -> RequestId:

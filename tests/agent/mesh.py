@@ -71,7 +71,7 @@ class History:
         name = request_id.rpartition("/")[0]
         if name and name in self.applied:
             return self.applied[name]
-        result = self.machine.apply(commands.encode(command), 0)
+        result = self.machine.apply(commands.encode(command), 0).result
         self.machine.entry_applied(0)
         if name:
             self.applied[name] = result

@@ -16,7 +16,7 @@ from raftreg.core.catalog import Catalog
 from raftreg.core.changes import ALL, Topic, covers
 from raftreg.core.commands import Command, RestoreChunk, decode, encode
 from raftreg.core.delta import decode_deltas, encode_deltas
-from raftreg.core.results import Refused, TxnResult, decode_result, encode_result
+from raftreg.core.results import Outcome, Refused, TxnResult, decode_outcome, encode_outcome
 from raftreg.core.snapshot import restore, snapshot
 from raftreg.core.state import State
 from raftreg.model import Status
@@ -81,7 +81,8 @@ def test_no_command_whatever_it_holds_raises(script: list[Command]) -> None:
     state = State()
     for command in script:
         applied = apply(state, command, 0)
-        assert decode_result(encode_result(applied.result)) == applied.result
+        known = Outcome(state.index, applied.result)
+        assert decode_outcome(encode_outcome(known)) == known
     image = b"".join(snapshot(state))
     assert b"".join(snapshot(restore([image]))) == image
 

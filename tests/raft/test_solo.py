@@ -6,6 +6,7 @@ import pytest
 
 from raftreg.clock import ManualClock
 from raftreg.core.commands import KVOp, KVVerb, encode
+from raftreg.core.results import Outcome
 from raftreg.errors import NotProposed, TooLarge
 from raftreg.raft.api import RequestId, Server
 from raftreg.raft.solo import COMMAND_BYTES_MAX, SoloReplica
@@ -24,9 +25,10 @@ async def test_a_repeated_request_takes_effect_once() -> None:
     replica, machine = _replica()
     create = encode(KVOp(verb=KVVerb.CAS, key="k", value=b"v", index=0))
     name = RequestId("p", 1, 1)
-    assert await replica.propose(create, request_id=name) is True
-    assert await replica.propose(create, request_id=name) is True
-    assert await replica.propose(create, request_id=RequestId("p", 2, 1)) is False
+    assert await replica.propose(create, request_id=name) == Outcome(2, result=True)
+    other = RequestId("p", 2, 1)
+    assert await replica.propose(create, request_id=other) == Outcome(3, result=False)
+    assert await replica.propose(create, request_id=name) == Outcome(2, result=True)
     assert machine.state.index == 3
 
 

@@ -10,7 +10,7 @@ from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import TRUE, Reply
 from raftreg.http.rows import catalog_deregistration, catalog_registration, datacenter_of
 from raftreg.server.api.context import Context
-from raftreg.server.writes import read_body
+from raftreg.server.writes import read_body, write_head
 
 
 class Catalog:
@@ -34,14 +34,14 @@ class Catalog:
     async def register(self, request: web.Request) -> Reply:
         """Writes a node, and with it an instance and checks."""
         command = catalog_registration(await self._body(request), datacenter=self._datacenter)
-        await self._context.writes.run(request, command)
-        return Reply(TRUE)
+        outcome = await self._context.writes.run(request, command)
+        return Reply(TRUE, head=write_head(outcome))
 
     async def deregister(self, request: web.Request) -> Reply:
         """Removes an instance, a check, or a node with all it has; what is not there is fine."""
         command = catalog_deregistration(await self._body(request))
-        await self._context.writes.run(request, command)
-        return Reply(TRUE)
+        outcome = await self._context.writes.run(request, command)
+        return Reply(TRUE, head=write_head(outcome))
 
     async def _body(self, request: web.Request) -> object:
         limits = self._context.settings.http

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from raftreg.core import query
 from raftreg.core.commands import KVOp, KVVerb
+from raftreg.core.results import Outcome
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.discovery import read_head_bytes, shared_reply
 from raftreg.http.json import dumps
@@ -16,7 +17,7 @@ from raftreg.http.render import kv_json
 from raftreg.http.reply import FALSE, TEXT, TRUE, Reply, json_reply
 from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX
 from raftreg.server.api.context import Context, split_target
-from raftreg.server.writes import read_body
+from raftreg.server.writes import read_body, write_head
 
 PREFIX = "/v1/kv/"
 ROUTE = "/v1/kv/{key}"  #: as the router names it
@@ -129,8 +130,7 @@ class KV:
         _check_conflicts(params, ("cas", "acquire", "release"))
         check_datacenter(params.get("dc", ""), self._datacenter)
         value = await read_value(request)
-        result = await self._context.writes.run(request, _put_op(key, params, value))
-        return Reply(TRUE if result is True else FALSE)
+        return _written(await self._context.writes.run(request, _put_op(key, params, value)))
 
     async def delete(self, request: web.Request) -> Reply:
         """Deletes a key, or a tree (`?recurse`)."""
@@ -146,8 +146,11 @@ class KV:
         else:
             _check_key(key)
             op = KVOp(verb=KVVerb.DELETE, key=key)
-        result = await self._context.writes.run(request, op)
-        return Reply(TRUE if result is True else FALSE)
+        return _written(await self._context.writes.run(request, op))
+
+
+def _written(outcome: Outcome) -> Reply:
+    return Reply(TRUE if outcome.result is True else FALSE, head=write_head(outcome))
 
 
 def _put_op(key: str, params: Query, value: bytes) -> KVOp:

@@ -19,7 +19,7 @@ from raftreg.http.reply import TRUE, Reply, json_reply
 from raftreg.model import SERF_HEALTH, Session, SessionBehavior
 from raftreg.server.api.context import Context
 from raftreg.server.renewals import Renewal
-from raftreg.server.writes import read_body
+from raftreg.server.writes import read_body, write_head
 
 TTL_MIN_S = 10.0
 TTL_MAX_S = 86_400.0
@@ -61,14 +61,14 @@ class Sessions:
         session = session_of(
             fields, session_id=self._context.new_id(), node=self._context.settings.node
         )
-        session_id = await self._context.writes.run(request, SessionCreate(session=session))
-        return Reply(dumps({"ID": session_id}))
+        outcome = await self._context.writes.run(request, SessionCreate(session=session))
+        return Reply(dumps({"ID": outcome.result}), head=write_head(outcome))
 
     async def destroy(self, request: web.Request) -> Reply:
         """Ends a session; a dead one is fine."""
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
-        await self._context.writes.run(request, SessionDestroy(id=_id_of(request)))
-        return Reply(TRUE)
+        outcome = await self._context.writes.run(request, SessionDestroy(id=_id_of(request)))
+        return Reply(TRUE, head=write_head(outcome))
 
     async def renew(self, request: web.Request) -> Reply:
         """Gives a session another TTL; 404 when it is dead."""

@@ -31,7 +31,7 @@ from raftreg.http.reply import Reply, json_reply
 from raftreg.http.rows import check_row, node_row, service_row
 from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX, TXN_OPERATIONS_MAX, Node
 from raftreg.server.api.context import Context
-from raftreg.server.writes import RefusedByRules, read_body
+from raftreg.server.writes import RefusedByRules, read_body, write_head
 
 Operation = KVOp | NodeOp | ServiceOp | CheckOp
 _Verb = TypeVar("_Verb", KVVerb, CatalogVerb)
@@ -79,7 +79,8 @@ class Transactions:
         elif options.consistency is Consistency.STALE:
             raise InvalidRequest("?stale fits a transaction that only reads")
         else:
-            result = await self._context.writes.run(request, command)
+            outcome = await self._context.writes.run(request, command)
+            result, head = outcome.result, write_head(outcome)
         if not isinstance(result, TxnResult):
             raise TypeError(f"a transaction gave {type(result).__name__}")
         return _answer(request, result, head, pretty=options.pretty)
