@@ -46,14 +46,15 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     rate: float
 
-    async def setup(self) -> None:
-        """Lets the workload write what it needs.
-
-        Raises:
-            TimeoutError: Not within `SETUP_S_MAX`.
-        """
-        async with asyncio.timeout(SETUP_S_MAX):
-            await self.workload.setup(self._context(self.concurrency))
+    async def setup(self) -> bool:
+        """Lets the workload write what it needs; False when it could not."""
+        try:
+            async with asyncio.timeout(SETUP_S_MAX):
+                await self.workload.setup(self._context(self.concurrency))
+        except Exception as error:  # noqa: BLE001  # recorded, and the run is UNKNOWN for it
+            self._broken("setup", error)
+            return False
+        return True
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set and every operation that is under way has ended."""
@@ -75,9 +76,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         good = True
         loop = asyncio.get_running_loop()
         end_s = loop.time() + FINAL_S_MAX
-        for invocation in self.workload.final(context):
-            patience_s = min(FINAL_OP_S_MAX, max(1.0, end_s - loop.time()))
-            good &= await self._insist(context, invocation, loop.time() + patience_s)
+        try:
+            for invocation in self.workload.final(context):
+                patience_s = min(FINAL_OP_S_MAX, max(1.0, end_s - loop.time()))
+                good &= await self._insist(context, invocation, loop.time() + patience_s)
+        except Exception as error:  # noqa: BLE001  # recorded, and the run is UNKNOWN for it
+            self._broken("final", error)
+            return False
         return good
 
     async def _insist(self, context: Context, invocation: Invocation, end_s: float) -> bool:

@@ -30,6 +30,7 @@ class Recorder:
         self.now_ns = now_ns
         self.counts: Counter[Type] = Counter()  #: events of clients by type
         self._file = path.open("xb", buffering=_BUFFER_BYTES)
+        self.process_max = NEMESIS  #: the highest process number so far
         self._index = 0
         self._last_ns = 0
 
@@ -86,6 +87,7 @@ class Recorder:
         self._index += 1
         if process != NEMESIS:
             self.counts[kind] += 1
+            self.process_max = max(self.process_max, process)
         return event
 
     def note(self, f: str, value: Any = None, error: str | None = None) -> Event:
