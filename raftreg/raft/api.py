@@ -134,7 +134,7 @@ class ReplicaAPI(Protocol):
             in_term: Append only as the leader of this term, never forward or repeat.
 
         Raises:
-            NoLeader: No leader was known all the time; nothing was proposed.
+            NoLeader: No leader was in reach, maybe for less than `timeout_s`; nothing was proposed.
             NotProposed: Too much is waiting, or the server stops; nothing was proposed.
             TooLarge: The command is over the limit.
             UnknownOutcome: It was proposed, and the time is over: it may still commit.

@@ -411,14 +411,20 @@ class RaftNode:
         """The caller of a proposal gave up; True when it may still commit."""
         return self._proposals.abandon(key)
 
+    def lacks_leader(self, key: Key) -> bool:
+        """True when a proposal was never handed to the engine, for want of a leader in reach."""
+        return self._proposals.waits_unproposed(key) and not self._may_propose()
+
+    def _may_propose(self) -> bool:
+        engine = self._engine
+        return engine.role is Role.LEADER or engine.leader_id in self._connected
+
     def _pump(self, now: float) -> bool:
         """Hands the next batch to the engine; True when there was one."""
         engine = self._engine
+        if not self._proposals.ready or not self._may_propose():
+            return False
         leads = engine.role is Role.LEADER
-        if not self._proposals.ready:
-            return False
-        if not leads and (engine.leader_id is None or engine.leader_id not in self._connected):
-            return False
         proposals = self._proposals.take_batch(now, engine.term if leads else None)
         if not proposals:
             return False

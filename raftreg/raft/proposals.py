@@ -152,6 +152,11 @@ class ProposalQueue:
         self._forget(pending)
         return pending.proposed
 
+    def waits_unproposed(self, key: Key) -> bool:
+        """True while the proposal waits and was never handed to the engine."""
+        pending = self._by_key.get(key)
+        return pending is not None and not pending.proposed
+
     def retry_due(self) -> float | None:
         """When the oldest batch is to be repeated; None when none is out."""
         if not self._in_flight:

@@ -29,6 +29,7 @@ from raftreg.raft.faults import ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.node import RaftNode
 from raftreg.raft.peers import Address
+from raftreg.raft.proposals import Key, ProposalDone
 from raftreg.raft.security import PROTOCOL_VERSION
 from raftreg.raft.settings import RAFT_PORT, ReplicaSettings
 from raftreg.raft.snapshots import SnapshotStore
@@ -40,6 +41,8 @@ _ID_FILE = "server-id"
 _QUESTIONS = "app"
 #: A question is asked again after this long, until its caller's time is over.
 _ASK_S = 1.5
+#: Longer than any election of a healthy majority; the client's own patience is mostly longer.
+_LEADER_WAIT_S = 4.0
 _PAUSE_S = 0.0005
 
 
@@ -353,18 +356,30 @@ class Replica:
         key = self.node.propose(command, done, request_id=request_id, in_term=in_term)
         self._wake()
 
-        def give_up() -> None:
-            done(None, self._timed_out(self.node.abandon(key)))
-
-        timer = self._loop.call_later(timeout_s, give_up)
+        timers = self._give_up_later(key, done, timeout_s)
         try:
             result = await future
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
         self.node.metrics.proposal_s.observe(self._clock.monotonic() - began)
         if isinstance(result, Forgotten):
             raise UnknownOutcome(result.reason)
         return result
+
+    def _give_up_later(
+        self, key: Key, done: ProposalDone, timeout_s: float
+    ) -> tuple[asyncio.TimerHandle, ...]:
+        def give_up() -> None:
+            done(None, self._timed_out(self.node.abandon(key)))
+
+        def give_up_unproposed() -> None:
+            # Told in time, the client knows that nothing happened, and asks another server.
+            if self.node.lacks_leader(key):
+                give_up()
+
+        later = self._loop.call_later
+        return later(timeout_s, give_up), later(_LEADER_WAIT_S, give_up_unproposed)
 
     def _timed_out(self, proposed: bool) -> RaftregError:
         if proposed:

@@ -150,6 +150,8 @@ async def test_a_cut_off_leader_answers_nothing_and_steps_down(tmp_path: Path) -
         await until(lambda: old.status().role is not Role.LEADER, STEP_S)
         with pytest.raises(NoLeader):
             await old.propose(b"never", timeout_s=0.2)
+        with pytest.raises(NoLeader):  # long before the time is over
+            await old.propose(b"never", timeout_s=600)
         others = cluster.followers(name)
         await until(lambda: any(cluster.replicas[n].node.leads for n in others), STEP_S)
         await cluster.replicas[others[0]].propose(b"meanwhile")
