@@ -6,6 +6,7 @@ import enum
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +25,7 @@ class Rule(msgspec.Struct, frozen=True):
 
     Attributes:
         drop: Everything is lost.
+        flap_s: With `drop`: lost for `flap_s`, passed for `flap_s`, and so on. 0 is lost always.
         loss: Share of the packets that is lost, 0 to 1.
         delay_s, jitter_s: Each waits `delay_s` plus up to `jitter_s`; unequal waits reorder.
         duplicate: Share of the packets that come twice, 0 to 1.
@@ -31,6 +33,7 @@ class Rule(msgspec.Struct, frozen=True):
     """
 
     drop: bool = False
+    flap_s: float = 0.0
     loss: float = 0.0
     delay_s: float = 0.0
     jitter_s: float = 0.0
@@ -92,12 +95,35 @@ class DiskControl(Protocol):
         """
         ...
 
+    async def sync(self) -> None:
+        """Makes durable all that was written, names too, as an operator's `sync` does."""
+        ...
+
+    async def flip(self, name_pattern: str, rng: Random) -> dict[str, Any]:
+        """Turns over one bit of one durable byte; the process must not run.
+
+        Args:
+            name_pattern: Which files, such as "wal-*.seg" (fnmatch).
+            rng: Chooses file, byte and bit.
+
+        Returns:
+            {"file": path in the data directory, "offset", "old", "new", "size": durable bytes}.
+
+        Raises:
+            OSError: No such file has durable bytes.
+        """
+        ...
+
 
 class ClockControl(Protocol):
     """The wall clock that a server's process sees."""
 
     async def set(self, *, offset_s: float = 0.0, rate: float = 1.0) -> None:
         """Jumps by `offset_s` against the real clock, then runs `rate` times as fast."""
+        ...
+
+    async def strobe(self, *, offset_s: float, period_s: float) -> None:
+        """Jumps by `offset_s` and back, each after `period_s`, until the next `set`."""
         ...
 
 
@@ -177,5 +203,10 @@ class Ground(Protocol):
         ...
 
     async def ask(self, host: Host, path: str, method: str = "GET", body: Any = None) -> Any:
-        """One HTTP request of the nemesis to a host; decoded JSON, None when there is no answer."""
+        """One HTTP request of the nemesis to a host.
+
+        Returns:
+            Decoded JSON, whatever the status; {"status": …, "text": …} for text that is no JSON;
+            None when there is no answer within two seconds.
+        """
         ...

@@ -96,9 +96,9 @@ class MountedDisk:
         """See `DiskControl.counts`.
 
         Faults that acted: `full_errors`, `fsync_errors`, `write_errors`, `delayed_calls`,
-        `frozen_calls`, `power_losses`, `lost_writes`, `lost_bytes`, `lost_names`, `flips`. Calls: `looks`,
-        `reads`, `writes`, `write_bytes`, `syncs`, `name_changes`, `directory_syncs`. What never
-        happened is not there.
+        `frozen_calls`, `power_losses`, `lost_writes`, `lost_bytes`, `lost_names`, `flips`. Calls:
+        `looks`, `reads`, `writes`, `write_bytes`, `syncs`, `name_changes`, `directory_syncs`. What
+        never happened is not there.
         """
         return msgspec.convert(await self._do("counts"), dict[str, int])
 
