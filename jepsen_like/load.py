@@ -112,7 +112,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         """Invokes once; a process whose operation may still take effect is never used again."""
         add, process = self.recorder.add, context.process
         f, key = invocation.f, invocation.key
-        add(process, Type.INVOKE, f, key=key, value=invocation.value)
+        add(process, Type.INVOKE, f, key=key, value=invocation.value, node=invocation.node)
         completion = await self._invoke(context, invocation)
         add(
             process,

@@ -155,17 +155,18 @@ class Faults:
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.all: list[Fault] = []
-        #: When the nemesis did its last act; 0 when there was none.
+        #: When the nemesis last injected or healed something; 0 when it never did.
         self.last_ns = 0
         open_faults: dict[str, Fault] = {}
         for event in events:
             if event.process == NEMESIS:
-                self.last_ns = event.time_ns
                 self._note(event, open_faults)
         self._ends = self._longest_ends()
 
     def _note(self, event: Event, open_faults: dict[str, Fault]) -> None:
         act, _, name = event.f.partition("-")
+        if act in {"start", "stop"}:  # the rest are notes of the runner
+            self.last_ns = event.time_ns
         if act == "start":
             open_faults[name] = Fault(name, event.time_ns, event.value)
             self.all.append(open_faults[name])

@@ -15,11 +15,17 @@ from jepsen_like.history import Type
 
 
 class Invocation(msgspec.Struct, frozen=True):
-    """An operation that a generator asks for."""
+    """An operation that a generator asks for.
+
+    Attributes:
+        f, key, value: As in `Event`.
+        node: Whom to ask, where that is a part of the question; None leaves it to `invoke`.
+    """
 
     f: str
     key: str | None = None
     value: Any = None
+    node: str | None = None
 
 
 class Completion(msgspec.Struct, frozen=True):

@@ -49,9 +49,8 @@ class Stepwise(Workload):
             )
 
     def node_for(self, context: Context, invocation: Invocation) -> str:
-        """Whom to ask; any server unless a workload knows better."""
-        del invocation
-        return context.rng.choice(context.servers)
+        """Whom to ask: any server, unless the invocation or a workload knows better."""
+        return invocation.node or context.rng.choice(context.servers)
 
     @abstractmethod
     async def steps(self, context: Context, node: str, invocation: Invocation) -> Completion:
