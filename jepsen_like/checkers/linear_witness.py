@@ -1,0 +1,138 @@
+"""A linearization guessed from the indexes that came with the answers, and then verified.
+
+An answer of the registry carries the index of the log up to which it speaks. Sorted by it, writes
+before the reads of the same index, the operations should already be in an order that explains them.
+That costs a sort instead of a search. Nothing rests on the indexes being right: the order is held
+against real time and against the model, and is a linearization if it passes both (that is the
+definition). If it does not pass, nothing is said: the search decides.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from math import inf
+
+from jepsen_like.checkers.linear_search import Op
+from jepsen_like.checkers.models import ANY, IMPOSSIBLE, State
+
+
+def witness(ops: Sequence[Op], initial: State) -> list[Op] | None:
+    """An order of all completed operations, and some open ones, that explains what was seen.
+
+    Args:
+        ops: The operations on one object.
+        initial: The state that it began with.
+
+    Returns:
+        A linearization; None if a completed write has no index, or the guess is wrong.
+    """
+    completed = [op for op in ops if op.ret is not None]
+    if any(op.index is None and not op.action.pure for op in completed):
+        return None
+    indexed = [op for op in completed if op.index is not None]
+    indexed.sort(key=lambda op: (op.index, op.action.pure, op.call))
+    order = _with_open(indexed, _Open(op for op in ops if op.ret is None), initial)
+    if order is None:
+        return None
+    if len(indexed) < len(completed):
+        order = _with_pure(order, [op for op in completed if op.index is None], initial)
+    return order if is_linearization(order, ops, initial) else None
+
+
+def is_linearization(order: Sequence[Op], ops: Sequence[Op], initial: State) -> bool:
+    """Whether an order explains a history: the definition, checked in one pass.
+
+    Args:
+        order: Operations in the order in which they would have taken place.
+        ops: All operations on the object; those that completed must be in the order, once each,
+            and those that did not may be.
+        initial: The state that the object began with.
+    """
+    placed = {op.call for op in order}
+    if len(placed) != len(order) or not placed <= {op.call for op in ops}:
+        return False
+    if any(op.ret is not None and op.call not in placed for op in ops):
+        return False
+    state, latest_call = initial, -1
+    for op in order:
+        if op.ret is not None and op.ret < latest_call:
+            return False  # something before it in the order was called after it had returned
+        latest_call = max(latest_call, op.call)
+        state = op.action.step(state)
+        if state is IMPOSSIBLE:
+            return False
+    return True
+
+
+class _Open:
+    """Operations of unknown outcome, by the state that they lead to."""
+
+    def __init__(self, ops: Iterable[Op]) -> None:
+        self._by_state: dict[State, list[Op]] = {}
+        for op in sorted(ops, key=lambda op: -op.call):
+            if op.action.gives is not ANY:
+                self._by_state.setdefault(op.action.gives, []).append(op)
+
+    def path(self, state: State, wanted: State) -> list[Op] | None:
+        """Takes operations that lead from one state to another; None if there are none."""
+        found: list[Op] = []
+        while wanted != state:
+            ways = self._by_state.get(wanted)
+            if not ways:
+                return None
+            found.append(ways.pop())
+            if found[-1].action.needs is ANY:
+                break
+            wanted = found[-1].action.needs
+        return found[::-1]
+
+
+def _with_open(completed: Sequence[Op], unknown: _Open, initial: State) -> list[Op] | None:
+    """Puts an operation of unknown outcome wherever only that explains what was seen."""
+    order: list[Op] = []
+    state = initial
+    for op in completed:
+        after = op.action.step(state)
+        if after is IMPOSSIBLE:
+            path = None if op.action.needs is ANY else unknown.path(state, op.action.needs)
+            if path is None:
+                return None
+            order.extend(path)
+            after = op.action.step(op.action.needs)
+        order.append(op)
+        state = after
+    return order
+
+
+def _with_pure(order: Sequence[Op], extra: list[Op], initial: State) -> list[Op]:
+    """Puts operations that change nothing where real time and the state allow it, if anywhere."""
+    states, calls = [initial], [-1]
+    for op in order:
+        states.append(op.action.step(states[-1]))
+        calls.append(max(calls[-1], op.call))
+    rets = [op.ret if op.ret is not None else inf for op in order]
+    for at in range(len(rets) - 2, -1, -1):
+        rets[at] = min(rets[at], rets[at + 1])
+    placed: list[tuple[int, int, Op]] = []
+    last = 0
+    for op in sorted(extra, key=lambda op: op.call):
+        # Gap g is before order[g]: all that returned before the call is left of it, and all that
+        # was called after the return is right of it.
+        last = max(last, bisect_left(rets, op.call))
+        end = bisect_right(calls, op.ret or 0) - 1
+        gaps = (gap for gap in range(last, end + 1) if op.action.step(states[gap]) == states[gap])
+        placed.append((next(gaps, last), op.call, op))
+    placed.sort(key=lambda entry: entry[:2])
+    return _merged(order, placed)
+
+
+def _merged(order: Sequence[Op], placed: Sequence[tuple[int, int, Op]]) -> list[Op]:
+    merged: list[Op] = []
+    done = 0
+    for gap, _, op in placed:
+        merged.extend(order[done:gap])
+        merged.append(op)
+        done = gap
+    merged.extend(order[done:])
+    return merged
