@@ -173,6 +173,8 @@ class ServerSettings(_Process, frozen=True, kw_only=True):
         ca_file, cert_file, key_file: PEM files for mutual TLS among servers.
         election_timeout_s: Shortest and longest time without a leader before an election.
         reap_after_s: Seconds after which a host that stayed critical is forgotten (72 h).
+        raft_snapshot_threshold: Log entries after which a snapshot is made.
+        raft_trailing_logs: Log entries kept below a snapshot for servers a little behind.
     """
 
     raft_port: Port = RAFT_PORT_DEFAULT
@@ -183,6 +185,8 @@ class ServerSettings(_Process, frozen=True, kw_only=True):
     key_file: str = ""
     election_timeout_s: tuple[Seconds, Seconds] = (0.4, 0.8)
     reap_after_s: Seconds = 72 * 3600.0
+    raft_snapshot_threshold: Count = 50_000
+    raft_trailing_logs: Count = 2_000
 
     def agent(self) -> AgentSettings:
         """Settings of the agent inside this server process."""

@@ -9,6 +9,7 @@ import structlog
 
 from raftreg.clock import SystemClock
 from raftreg.config import ServerSettings, is_loopback
+from raftreg.raft.compaction import CompactionLimits
 from raftreg.raft.node import Timing
 from raftreg.raft.replica import open_replica
 from raftreg.raft.settings import ReplicaSettings
@@ -67,6 +68,10 @@ def replica_settings(settings: ServerSettings) -> ReplicaSettings:
         cert_file=settings.cert_file,
         key_file=settings.key_file,
         timing=timing,
+        limits=CompactionLimits(
+            entries_max=settings.raft_snapshot_threshold,
+            trailing_entries=settings.raft_trailing_logs,
+        ),
     )
 
 

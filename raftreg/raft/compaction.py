@@ -125,6 +125,9 @@ class Compaction:
         buffered_bytes: Bytes on their way to a peer.
         capture: Gives (cluster time, rows of applied requests, machine's chunks) at the applied
             index; the iterators must not touch what changes later.
+
+    Attributes:
+        passed_over: Damaged snapshots in place of which an older one was loaded.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class Compaction:
         self._clock = clock
         self._buffered_bytes = buffered_bytes
         self._capture = capture
+        self.passed_over: list[CorruptSnapshot] = []
         self._writing = False
         self._not_before = 0.0
         self._bytes_at_last = 0
@@ -181,12 +185,14 @@ class Compaction:
             )
         if meta is None:
             self._check_reaches(1, faults)
+            self.passed_over = faults
             return None
         journal = self._journal
         if journal.last_index < meta.index or self._diverges(meta):
             # A crash came between the snapshot's rename and the log's cut.
             journal.reset_to(meta.prev_index, meta.prev_term, meta.index, meta.term)
         self._check_reaches(meta.index, faults)
+        self.passed_over = faults
         self._adopt(meta)
         return Loaded(meta, self._store.read(meta))
 

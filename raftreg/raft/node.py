@@ -34,7 +34,7 @@ from raftreg.raft.entries import (
     decode_batch,
     encode_batch,
 )
-from raftreg.raft.faults import InvariantViolation, ProtocolViolation
+from raftreg.raft.faults import CorruptSnapshot, InvariantViolation, ProtocolViolation
 from raftreg.raft.journal import DurableJournal
 from raftreg.raft.linear_reads import LinearReads
 from raftreg.raft.membership import Configuration
@@ -197,6 +197,11 @@ class RaftNode:
         self._handlers = self._reads.handlers | self._standing.handlers
 
     # --- state machine and snapshots
+
+    @property
+    def snapshots_passed_over(self) -> list[CorruptSnapshot]:
+        """Damaged snapshots in place of which an older one, or the whole log, was loaded."""
+        return self._compaction.passed_over
 
     def _restore_newest(self) -> int:
         """Restores the machine from the newest snapshot; gives the applied index, at least 1."""

@@ -143,8 +143,15 @@ class Replica:
         self._journal = DurableJournal.open(
             self._disk, on_durable=lambda _: self._on_durable(), on_failure=self._fail
         )
-        if self._journal.recovery.cut_bytes:
-            log.warning("log_tail_cut", bytes=self._journal.recovery.cut_bytes)
+        found = self._journal.recovery
+        if found.cut_bytes:
+            log.warning(
+                "log_tail_cut",
+                bytes=found.cut_bytes,
+                file=found.cut_file,
+                offset=found.cut_offset,
+                reason=found.cut_reason,
+            )
         self._cluster = Cluster(self._disk, self)
         self._transport = self._make_transport()
         host = settings.advertise_host or settings.bind_host
@@ -166,6 +173,8 @@ class Replica:
             timing=settings.timing,
             limits=settings.limits,
         )
+        for fault in self.node.snapshots_passed_over:
+            log.warning("snapshot_passed_over", file=fault.file, reason=fault.message)
         self.node.on_role_change(self._tell_role)
 
     def _read_or_make_id(self) -> str:

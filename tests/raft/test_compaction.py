@@ -174,9 +174,12 @@ def test_a_damaged_snapshot_is_passed_over_when_the_log_reaches_further_back() -
     job()  # written, and killed before the log is cut
     assert room.store.names()[0] != newest
     room.disk.flip(room.store.names()[0], 60)
-    loaded = room.restarted().compaction.load_newest()
+    damaged = room.store.names()[0]
+    again = room.restarted()
+    loaded = again.compaction.load_newest()
     assert loaded is not None
     assert loaded.meta.index == 10
+    assert [fault.file for fault in again.compaction.passed_over] == [damaged]
 
 
 @pytest.mark.parametrize("keep_older", [True, False])
