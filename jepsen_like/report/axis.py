@@ -17,7 +17,7 @@ RIGHT: Final = 14.0
 TOP: Final = 26.0  #: room for the names of the faults
 BOTTOM: Final = 28.0
 CHAR_WIDTH: Final = 6.4
-DRAWN_WINDOWS_MAX: Final = 300
+DRAWN_WINDOWS_MAX: Final = 1_000
 _S: Final = 1_000_000_000
 
 

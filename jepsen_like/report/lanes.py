@@ -18,12 +18,12 @@ ROW_HEIGHT: Final = 15
 NARROWEST: Final = 1 / 900
 #: (offset in the row, height): outcomes can be told apart without colour.
 _SHAPES: Final = {Type.OK: (2, 11), Type.FAIL: (6, 4), Type.INFO: (2, 11)}
-_US: Final = 1000
+_MS: Final = 1_000_000
 TITLE_CHARS_MAX: Final = 160
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """An operation: x and widths in microseconds, y in rows' units.
+    """An operation: x and widths in milliseconds, y in rows' units.
 
     Attributes:
         x, y, height: Where.
@@ -33,20 +33,20 @@ class Bar(msgspec.Struct, frozen=True):
         title: All about it.
     """
 
-    x: int
+    x: float
     y: int
-    width: int
-    true_width: int
+    width: float
+    true_width: float
     height: int
     outcome: str
     title: str
 
 
 class Stripe(msgspec.Struct, frozen=True):
-    """A fault behind the bars, in microseconds."""
+    """A fault behind the bars, in milliseconds."""
 
-    x: int
-    width: int
+    x: float
+    width: float
     title: str
 
 
@@ -54,14 +54,14 @@ class Lanes(msgspec.Struct, frozen=True):
     """The whole timeline.
 
     Attributes:
-        span: Its width in microseconds.
+        span: Its width in milliseconds (of hours, microseconds are too large for browsers).
         height: In units of which `ROW_HEIGHT` are a row.
         rows: The label of each row.
         bars, stripes: What is drawn.
         note: What was left out, in a sentence; "" for nothing.
     """
 
-    span: int
+    span: float
     height: int
     rows: list[str]
     bars: list[Bar]
@@ -81,7 +81,7 @@ def lanes(survey: Survey, concurrency: int | None) -> Lanes:
         {o.invoke.index: o for o in _sample(survey)}.values(), key=lambda o: o.invoke.index
     )
     rows = min(concurrency or survey.processes or 1, ROWS_MAX)
-    span = max(survey.end_ns // _US, 1)
+    span = max(survey.end_ns / _MS, 1.0)
     return Lanes(
         span=span,
         height=rows * ROW_HEIGHT,
@@ -98,16 +98,16 @@ def _sample(survey: Survey) -> Iterator[Operation]:
     yield from survey.found.values()
 
 
-def _bar(operation: Operation, row: int, span: int) -> Bar:
-    start = max(operation.invoke.time_ns, 0) // _US
+def _bar(operation: Operation, row: int, span: float) -> Bar:
+    start = max(operation.invoke.time_ns, 0) / _MS
     completion = operation.completion
-    stop = span if completion is None else max(completion.time_ns // _US, start)
+    stop = span if completion is None else max(completion.time_ns / _MS, start)
     offset, height = _SHAPES[operation.type]
     return Bar(
-        x=start,
+        x=round(start, 3),
         y=row * ROW_HEIGHT + offset,
-        width=max(stop - start, round(span * NARROWEST)),
-        true_width=stop - start,
+        width=round(max(stop - start, span * NARROWEST), 3),
+        true_width=round(stop - start, 3),
         height=height,
         outcome=operation.type.value,
         title=words.value(describe(operation), TITLE_CHARS_MAX),
@@ -144,11 +144,13 @@ def _ending(operation: Operation) -> Iterator[str]:
     yield f"· {words.moment(invoke.time_ns)}, {words.duration(completion.time_ns - invoke.time_ns)}"
 
 
-def _stripes(survey: Survey, span: int) -> Iterator[Stripe]:
+def _stripes(survey: Survey, span: float) -> Iterator[Stripe]:
     for window in survey.windows[:DRAWN_WINDOWS_MAX]:
-        stop = span if window.stop_ns is None else window.stop_ns // _US
-        start = window.start_ns // _US
-        yield Stripe(start, max(stop - start, 1), f"{window.number} {window.fault}")
+        stop = span if window.stop_ns is None else window.stop_ns / _MS
+        start = window.start_ns / _MS
+        yield Stripe(
+            round(start, 3), round(max(stop - start, 1.0), 3), f"{window.number} {window.fault}"
+        )
 
 
 def _note(survey: Survey, rows: int, concurrency: int | None) -> str:

@@ -7,11 +7,11 @@
   const told = document.getElementById("lanes-told"), bars = [...view.querySelectorAll(".bar")];
   const span = Number(lanes.dataset.span), height = Number(lanes.dataset.height);
   const left = Number(lanes.dataset.left), width = Number(lanes.dataset.width);
-  const SVG = "http://www.w3.org/2000/svg", closest = Math.min(span, 2000);
+  const SVG = "http://www.w3.org/2000/svg", closest = Math.min(span, 2);
   let from = 0, wide = span, due = false;
 
-  function step(us, about) {
-    const raw = us / about, power = Math.pow(10, Math.floor(Math.log10(raw)));
+  function step(ms, about) {
+    const raw = ms / about, power = Math.pow(10, Math.floor(Math.log10(raw)));
     return [1, 2, 5, 10].map((k) => k * power).find((k) => k >= raw * 0.999);
   }
   function draw() {
@@ -22,13 +22,13 @@
       bar.setAttribute("width", Math.max(Number(bar.dataset.w), narrowest));
     }
     axis.replaceChildren();
-    const every = step(wide, 10), digits = Math.max(0, -Math.floor(Math.log10(every / 1e6)));
+    const every = step(wide, 10), digits = Math.max(0, -Math.floor(Math.log10(every / 1e3)));
     for (let k = Math.ceil(from / every); k * every <= from + wide; k++) {
       const text = document.createElementNS(SVG, "text");
       text.setAttribute("x", left + ((k * every - from) / wide) * width);
       text.setAttribute("y", 14);
       text.setAttribute("text-anchor", "middle");
-      text.textContent = (k * every / 1e6).toFixed(digits) + " s";
+      text.textContent = (k * every / 1e3).toFixed(digits) + " s";
       axis.append(text);
     }
   }
