@@ -1,1 +1,5 @@
-"""Recorded histories of other systems: formats and models."""
+"""Recorded histories, of other systems and our own: read, whatever their format, and decided."""
+
+from jepsen_like.judge.judging import Judgement, judge, main
+
+__all__ = ["Judgement", "judge", "main"]
