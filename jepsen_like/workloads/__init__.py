@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from jepsen_like.workloads.append import Append
+from jepsen_like.workloads.bank import Bank
 from jepsen_like.workloads.base import Workload
 from jepsen_like.workloads.register import Register
+from jepsen_like.workloads.sets import SetInKeys, SetInLists
+from jepsen_like.workloads.unique import Unique
 
 #: Every workload by its name on the command line.
-WORKLOADS: Final[dict[str, type[Workload]]] = {kind.name: kind for kind in (Register,)}
+WORKLOADS: Final[dict[str, type[Workload]]] = {
+    kind.name: kind for kind in (Register, SetInLists, SetInKeys, Append, Unique, Bank)
+}

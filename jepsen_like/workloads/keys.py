@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+from typing import Any, TypeVar
 
 import msgspec
 
 from jepsen_like.door import Answer, Door, NoAnswer, NotSent, outcome
 from jepsen_like.history import Type
-from jepsen_like.workloads.steps import Ended, decoded, read, refusal, write
+from jepsen_like.workloads.steps import Ended, decoded, read, readable, refusal, write
+
+ATTEMPTS_MAX = 8
+PAUSE_S = 0.01  #: longest pause before the second attempt; it grows by as much with each
+Parsed = TypeVar("Parsed")
 
 #: Query of a read at each level.
 LEVELS: dict[str, dict[str, str]] = {
@@ -33,6 +39,15 @@ class Row(msgspec.Struct, frozen=True, rename="pascal"):
     def data(self) -> bytes:
         """Its value."""
         return b64decode(self.value or "")
+
+    def parsed(self, type_: type[Parsed]) -> Parsed:
+        """Its value as JSON of a type.
+
+        Raises:
+            Ended: INFO: it is something else.
+        """
+        found: Parsed = readable(self.data, type_)
+        return found
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -72,7 +87,29 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class RolledBack(Ended):
-    """A transaction that certainly did not take effect, since a condition of it did not hold."""
+    """A write that certainly did not take effect, since a condition of it did not hold."""
+
+
+Result = TypeVar("Result")
+
+
+async def insist(rng: Random, step: Callable[[], Awaitable[Result]]) -> Result:
+    """Does a step, again and again while others come in between.
+
+    Args:
+        rng: Draws the pauses.
+        step: Reads and writes on condition; `RolledBack` means that it had no effect.
+
+    Raises:
+        RolledBack: It was so every time.
+        Ended: It ended otherwise.
+    """
+    for attempt in range(ATTEMPTS_MAX - 1):
+        try:
+            return await step()
+        except RolledBack:
+            await asyncio.sleep(rng.uniform(0.0, PAUSE_S * (attempt + 1)))
+    return await step()
 
 
 async def get(
@@ -93,6 +130,15 @@ async def tree(
     """Reads all keys under a prefix; raises as `get`."""
     answer = await read(door, node, f"/v1/kv/{prefix}", params={"recurse": "", **(params or {})})
     return _rows(answer)
+
+
+async def names(
+    door: Door, node: str, prefix: str, *, params: Mapping[str, str] | None = None
+) -> tuple[list[str], int | None]:
+    """Reads the names of all keys under a prefix, and the index; raises as `get`."""
+    answer = await read(door, node, f"/v1/kv/{prefix}", params={"keys": "", **(params or {})})
+    found: list[str] = [] if answer.status == 404 else decoded(answer, list[str])
+    return found, answer.index
 
 
 def _rows(answer: Answer) -> Found:

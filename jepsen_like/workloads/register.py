@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jepsen_like.checkers.register import MISMATCH, check_register
 from jepsen_like.checkers.verdict import Checker
 from jepsen_like.history import Type
 from jepsen_like.workloads import keys
@@ -83,8 +84,8 @@ class Register(Stepwise):
 
     async def _read(self, context: Context, node: str, key: str, level: str) -> Completion:
         row, index = await keys.get(context.door, node, PREFIX + key, params=keys.LEVELS[level])
-        value = None if row is None else int(row.data)
-        if value is not None:
+        value = None if row is None else _shown(row)
+        if isinstance(value, int):
             self._saw(key, value)
         return Completion(Type.OK, value, node, index)
 
@@ -92,19 +93,25 @@ class Register(Stepwise):
         self, context: Context, node: str, key: str, expected: int, new: int
     ) -> Completion:
         row, _ = await keys.get(context.door, node, PREFIX + key)
-        if row is not None:
-            self._saw(key, int(row.data))
-        if row is None or int(row.data) != expected:
-            raise Ended(Type.FAIL, "another value is there")
-        value, index = b"%d" % new, row.modify_index
-        if context.rng.randrange(2):
-            params = {"cas": str(index)}
-            written = await keys.put(context.door, node, PREFIX + key, value, params=params)
-        else:
-            operation = keys.op("cas", PREFIX + key, value=value, index=index)
-            written = (await keys.transact(context.door, node, [operation])).index
+        value = None if row is None else _shown(row)
+        if isinstance(value, int):
+            self._saw(key, value)
+        if row is None or value != expected:
+            raise Ended(Type.FAIL, MISMATCH)
+        try:
+            written = await self._cas_at(context, node, PREFIX + key, b"%d" % new, row.modify_index)
+        except keys.RolledBack as ended:  # another index: another write, and no value comes twice
+            raise Ended(Type.FAIL, MISMATCH, ended.raft_index) from ended
         self._saw(key, new)
         return Completion(Type.OK, [expected, new], node, written)
+
+    async def _cas_at(
+        self, context: Context, node: str, path: str, value: bytes, index: int
+    ) -> int | None:
+        if context.rng.randrange(2):
+            return await keys.put(context.door, node, path, value, params={"cas": str(index)})
+        operation = keys.op("cas", path, value=value, index=index)
+        return (await keys.transact(context.door, node, [operation])).index
 
     def _saw(self, key: str, value: int) -> None:
         if key in self._uses:
@@ -117,6 +124,9 @@ class Register(Stepwise):
 
     def checker(self) -> Checker:
         """See `jepsen_like.checkers.register`."""
-        from jepsen_like.checkers.register import check_register  # noqa: PLC0415
-
         return check_register
+
+
+def _shown(row: keys.Row) -> int | str:
+    """The value; what is no number was never written, and the checker says so."""
+    return int(row.data) if row.data.isdigit() else repr(row.data)

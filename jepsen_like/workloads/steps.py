@@ -111,14 +111,19 @@ async def read(
     return answer
 
 
-def decoded(answer: Answer, type_: Any = Any) -> Any:
-    """The body as JSON of a type.
+def decoded(answer: Answer, type_: Any) -> Any:
+    """The body of an answer as JSON of a type; see `readable`."""
+    return readable(answer.body, type_)
+
+
+def readable(data: bytes, type_: Any) -> Any:
+    """Bytes as JSON of a type.
 
     Raises:
         Ended: INFO: it is something else, so nobody can tell what was done.
     """
     try:
-        return msgspec.json.decode(answer.body, type=type_)
+        return msgspec.json.decode(data, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Ended(Type.INFO, f"the answer can't be read: {error}") from error
 
