@@ -40,12 +40,12 @@ def decide(folder: Folder, run: Run, checker: Checker) -> Results:
     try:
         events = read(folder.history)
         ops = operations(events)
-    except MalformedHistory as error:
+    except (MalformedHistory, FileNotFoundError) as error:
         unreadable = Verdict("history", Valid.UNKNOWN, why_unknown=str(error))
-        return _results(run, [unreadable], [], [], injections)
+        return _results(run, [unreadable, crashes([], folder.logs, run.hosts)], [], [], injections)
     verdicts = [
         _judge(run.workload, checker, events),
-        crashes(events, folder.logs),
+        crashes(events, folder.logs, run.hosts),
         recovery(events),
         nemesis(run.nemesis, injections),
         *_harness(events),
@@ -53,18 +53,25 @@ def decide(folder: Folder, run: Run, checker: Checker) -> Results:
     return _results(run, verdicts, events, ops, injections)
 
 
-def crashes(events: Iterable[Event], logs: Path) -> Verdict:
-    """No process ended by itself, none wrote of something unexpected."""
+def crashes(events: Iterable[Event], logs: Path, hosts: Iterable[str]) -> Verdict:
+    """No process ended by itself, none wrote of something unexpected.
+
+    Args:
+        events: The history.
+        logs: The folder of the logs.
+        hosts: Names of servers and agents. Logs of the harness's own processes are not theirs.
+    """
     died = [
         Anomaly("crash", f"{e.value['host']} ended and no fault had ended it", (e.index,))
         for e in _notes(events, "died")
     ]
-    found = [*died, *(one for log in sorted(logs.glob("*.log")) for one in _unexpected(log))]
+    written = [one for name in sorted(hosts) for one in _unexpected(logs / f"{name}.log")]
+    found = [*died, *written]
     return Verdict(
         checker="crash",
         valid=Valid.FALSE if found else Valid.TRUE,
         anomalies=tuple(found[:ANOMALIES_MAX]),
-        figures={"ended": len(died), "unexpected": len(found) - len(died)},
+        figures={"ended": len(died), "unexpected": len(written)},
     )
 
 
@@ -125,6 +132,8 @@ def _judge(workload: str, checker: Checker, events: Sequence[Event]) -> Verdict:
 
 
 def _unexpected(log: Path) -> Iterator[Anomaly]:
+    if not log.exists():
+        return
     with log.open("rb") as file:
         lines = iter(lambda: file.readline(_LOG_LINE_BYTES_MAX), b"")
         for number, line in enumerate(lines, 1):

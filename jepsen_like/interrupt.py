@@ -13,13 +13,13 @@ class Interrupt:
     """Whether somebody wants the run to end.
 
     Args:
-        noticed: Called with the signal's name at the first one.
+        noticed: Called with the signal's name at the first one; may be replaced.
     """
 
-    def __init__(self, noticed: Callable[[str], None]) -> None:
+    def __init__(self, noticed: Callable[[str], object]) -> None:
         self.event = asyncio.Event()
         self.number = 0  #: of the first signal
-        self._noticed = noticed
+        self.noticed = noticed
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
@@ -40,4 +40,4 @@ class Interrupt:
             os._exit(128 + number)
         self.number = number
         self.event.set()
-        self._noticed(number.name)
+        self.noticed(number.name)

@@ -55,7 +55,7 @@ class Progress:
     def say(self, text: str, style: str = "") -> None:
         """Prints a line that stays."""
         if self.console is not None:
-            self.console.print(Text(text, style=style))
+            self.console.print(Text(text, style=style), soft_wrap=True)
 
     async def show(self) -> None:
         """Shows the state until it is cancelled."""

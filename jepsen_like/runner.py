@@ -60,10 +60,17 @@ class Runner:
         door: How clients reach it.
         folder: Where the record goes.
         progress: What a person sees.
+        interrupt: Tells when somebody wants it to end.
     """
 
     def __init__(
-        self, plan: Plan, ground: Ground, door: Door, folder: Folder, progress: Progress
+        self,
+        plan: Plan,
+        ground: Ground,
+        door: Door,
+        folder: Folder,
+        progress: Progress,
+        interrupt: Interrupt,
     ) -> None:
         self._plan = plan
         self._ground = ground
@@ -85,23 +92,20 @@ class Runner:
         self._nemesis = Nemesis(
             plan.menu, ground, self._recorder, folder.nemesis, child(plan.seed, "nemesis")
         )
-        self._interrupt = Interrupt(self._interrupted)
+        self._interrupt = interrupt
+        interrupt.noticed = self._interrupted
         progress.counts = lambda: dict(self._recorder.counts)
         progress.faults = lambda: self._nemesis.current
 
-    async def run(self) -> int:
-        """Goes through all phases; after a signal, through those that leave things in order.
-
-        Returns:
-            The number of the signal that ended it early, or 0.
-        """
-        with self._recorder, self._interrupt.listen():
+    async def run(self) -> None:
+        """Goes through all phases; after a signal, through those that leave things in order."""
+        with self._recorder:
             async with self._beside(self._recorder.flush_often(), self._progress.show()):
                 if await self._setup():
                     await self._under_faults()
                     await self._finish()
                 self._phase("stop")
-        return self._interrupt.number
+            self._interrupt.noticed = lambda _: None
 
     async def _setup(self) -> bool:
         self._phase("setup")
