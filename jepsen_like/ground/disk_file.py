@@ -244,7 +244,7 @@ class File(Node):
         last = self.changes[-1]
         if torn and isinstance(last, _Write):
             self._redo(len(self.changes) - 1)
-            kept = last.data[: rng.randrange(len(last.data) + 1)]
+            kept = last.data[: rng.randrange(len(last.data))]
             if kept:
                 self.content.write(last.offset, kept)
             return
