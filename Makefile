@@ -18,10 +18,10 @@ JOBS  ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test check fmt bench sim lock clean
+.PHONY: help env demo test check fmt bench sim jepsen jepsen-full jepsen-prove lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Three steps: what builds packages, what runs raftreg, what tests it. The build tools come first so
 # that the engine (published as source only) is built without fetching anything unpinned.
@@ -73,6 +73,15 @@ bench: $(VENV)/.run ## the benchmarks (ARGS=--help lists them)
 
 sim: $(VENV)/.dev ## simulated clusters under faults (SEEDS= how many, SEED= replays one)
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+jepsen: $(VENV)/.dev ## real clusters under real faults: each workload, each nemesis; minutes
+	@$(BIN)/python -m jepsen_like matrix --short $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+jepsen-full: $(VENV)/.dev ## every workload under every nemesis; hours (ARGS="--out DIR --resume")
+	@$(BIN)/python -m jepsen_like matrix --full $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+jepsen-prove: $(VENV)/.dev ## switch known bugs on, and show that each is caught
+	@$(BIN)/python -m jepsen_like prove $(ARGS)
 
 lock: $(VENV)/.dev ## compile requirements/*.txt anew from pyproject.toml (ARGS=--upgrade: newest)
 	@echo "==> compiling requirements/"

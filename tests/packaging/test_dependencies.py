@@ -11,9 +11,11 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TABLE["project"]
 PACKAGES = [ROOT / "raftreg", ROOT / "agent" / "raftreg_agent", ROOT / "cli" / "raftreg_cli"]
-OURS = {"raftreg", "raftreg_agent", "raftreg_cli"}
+HARNESS = ROOT / "jepsen_like"
+OURS = {"raftreg", "raftreg_agent", "raftreg_cli", "jepsen_like"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -30,17 +32,28 @@ def imported(source: str) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def test_declared_and_imported_distributions_agree() -> None:
-    """Nothing is imported that only came along with something else, nothing is declared in vain."""
-    files = [file for package in PACKAGES for file in package.rglob("*.py")]
+def distributions(packages: list[Path]) -> set[str]:
+    """Names of the distributions that the modules of some packages import."""
+    files = [file for package in packages for file in package.rglob("*.py")]
     modules = {module for file in files for module in imported(file.read_text())}
     owners = packages_distributions()
-    used = {
+    return {
         owner.lower().replace("_", "-")
         for module in modules - OURS - sys.stdlib_module_names
         for owner in owners[module]
     }
+
+
+def test_declared_and_imported_distributions_agree() -> None:
+    """Nothing is imported that only came along with something else, nothing is declared in vain."""
+    used = distributions(PACKAGES)
     required = names(PROJECT["dependencies"])
     optional = names([one for extra in PROJECT["optional-dependencies"].values() for one in extra])
     assert required <= used
     assert used <= required | optional
+
+
+def test_the_harness_imports_what_the_checkout_declares() -> None:
+    """What jepsen_like needs beside raftreg's own dependencies is in the group `dev`."""
+    group = [one for one in TABLE["dependency-groups"]["dev"] if isinstance(one, str)]
+    assert distributions([HARNESS]) <= names(PROJECT["dependencies"]) | names(group)

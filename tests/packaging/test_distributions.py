@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: What may lie at the top of the sdist.
 SDIST_TOP = {
-    *("raftreg", "agent", "cli", "bench", "deploy", "docs", "requirements", "tests", "typings"),
+    *("raftreg", "agent", "cli", "bench", "deploy", "docs", "jepsen_like", "requirements"),
+    *("tests", "typings"),
     *("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *("PKG-INFO", "pyproject.toml", ".gitignore"),
 }
@@ -76,7 +77,7 @@ def test_the_sdist_is_what_it_says(distributions: Path) -> None:
         names = [name.partition("/")[2] for name in sdist.getnames()]
     top = {name.split("/")[0] for name in names} - {""}
     assert top <= SDIST_TOP
-    assert {"raftreg", "agent", "cli", "tests", "deploy", "LICENSE", "README.md"} <= top
+    assert {"raftreg", "agent", "cli", "jepsen_like", "tests", "deploy", "LICENSE"} <= top
 
 
 def test_the_installed_wheel_runs(distributions: Path, tmp_path: Path) -> None:

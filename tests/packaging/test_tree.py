@@ -13,10 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = [ROOT / "raftreg", ROOT / "agent" / "raftreg_agent", ROOT / "cli" / "raftreg_cli"]
 SHIPPED = sorted(file for package in PACKAGES for file in package.rglob("*.py"))
+HARNESS = sorted((ROOT / "jepsen_like").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 TEXTS = [
     *SHIPPED,
+    *HARNESS,
     *TESTS,
     *DOCUMENTS,
     *(file for file in (ROOT / "deploy").rglob("*") if file.suffix not in {".md", ".key", ""}),
@@ -76,18 +78,18 @@ def test_nothing_unpickles() -> None:
         parts = {part for one in imported(ast.parse(source)) for part in one.split(".")}
         return bool(parts & UNSAFE)
 
-    assert offenders(SHIPPED, unpickles) == []
+    assert offenders([*SHIPPED, *HARNESS], unpickles) == []
 
 
 def test_modules_stay_readable() -> None:
     """A module has at most 600 lines; a longer one wants to be two."""
-    assert offenders([*SHIPPED, *TESTS], lambda text: text.count("\n") > LINES_MAX) == []
+    assert offenders([*SHIPPED, *HARNESS, *TESTS], lambda text: text.count("\n") > LINES_MAX) == []
 
 
 def test_nothing_is_left_to_do() -> None:
     """No stub and no note of unfinished work is shipped."""
     unfinished = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
-    assert offenders(SHIPPED, unfinished.search) == []
+    assert offenders([*SHIPPED, *HARNESS], unfinished.search) == []
 
 
 def test_no_test_is_skipped_or_sleeps() -> None:
@@ -131,11 +133,11 @@ def test_the_changelog_knows_the_version() -> None:
 
 def test_documented_make_targets_exist() -> None:
     """Every `make …` that a document tells to run is a target."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     told = {
         target
         for file in DOCUMENTS
-        for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", file.read_text(), re.MULTILINE)
+        for target in re.findall(r"(?:`|^ {4})make ([a-z-]+)", file.read_text(), re.MULTILINE)
     }
     assert told <= targets
 
