@@ -22,8 +22,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from jepsen_like.ground import leash, loopback, network, sandbox
+from jepsen_like.ground import disk, leash, loopback, network, sandbox
 from jepsen_like.ground.api import DiskControl, Host, Need, Network
+from jepsen_like.ground.clock import Clock
 from jepsen_like.ground.hosts import HTTP_PORT, RAFT_PORT, Busy, ProcessHost
 
 SERVERS_MAX: Final = 15
@@ -324,9 +325,8 @@ class _Architect:
         disk = await self._disk(name, data_dir) if server and self._settings.disk else None
         clock = None
         if server and self._settings.clock:
-            from jepsen_like.ground.clock import Clock  # noqa: PLC0415  # only where it is used
-
             clock = Clock(self._data / f"{name}-clock")
+            self._stack.callback(clock.close)
             environment = clock.environment
         command = self._server(name, data_dir) if server else self._agent(name, data_dir)
         return ProcessHost(
@@ -341,8 +341,6 @@ class _Architect:
         )
 
     async def _disk(self, name: str, at: Path) -> DiskControl:
-        from jepsen_like.ground import disk  # noqa: PLC0415  # its library needs FUSE to be imported
-
         log = self._settings.logs / f"{name}-disk.log"
         backing = self._data / f"{name}-disk"
         return await self._stack.enter_async_context(disk.mount(name, backing, at, log))

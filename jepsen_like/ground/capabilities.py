@@ -7,7 +7,7 @@ from typing import assert_never
 
 import msgspec
 
-from jepsen_like.ground import sandbox
+from jepsen_like.ground import clock, disk, sandbox
 from jepsen_like.ground.api import Need
 
 
@@ -55,16 +55,4 @@ def capabilities() -> Capabilities:
     network = sandbox.why_not()
     # A FUSE mount outlives its processes unless the kernel takes its whole mount namespace away.
     private = None if network is None else f"it needs a private mount namespace: {network}"
-    return Capabilities(network=network, disk=private or _disk(), clock=_clock())
-
-
-def _disk() -> str | None:
-    from jepsen_like.ground import disk  # noqa: PLC0415  # its library needs FUSE to be imported
-
-    return disk.available()
-
-
-def _clock() -> str | None:
-    from jepsen_like.ground import clock  # noqa: PLC0415  # only where it is asked for
-
-    return clock.available()
+    return Capabilities(network=network, disk=private or disk.available(), clock=clock.available())

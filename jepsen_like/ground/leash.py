@@ -1,8 +1,8 @@
 """Runs a program that must not outlive this process, where no private world cares.
 
 `python -m jepsen_like.ground.leash PPID CMD…` asks the kernel for SIGKILL when its parent
-dies (PR_SET_PDEATHSIG, prctl(2)) and becomes CMD by exec. It is SIGKILL because a paused process would
-keep any other signal for ever. Where prctl is missing CMD simply runs.
+dies (PR_SET_PDEATHSIG, prctl(2)) and becomes CMD by exec. It is SIGKILL because a paused process
+would keep any other signal for ever. Where prctl is missing CMD simply runs.
 """
 
 from __future__ import annotations

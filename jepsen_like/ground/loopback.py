@@ -11,11 +11,13 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+from jepsen_like.ground.network import NetworkLost
+
 _CLAIM_PORT: Final = 8299
 _BLOCKS: Final = range(120, 220)
 
 
-class NoBlock(Exception):
+class NoBlock(NetworkLost):
     """All blocks are taken, or this machine has only 127.0.0.1; the text says so."""
 
 
