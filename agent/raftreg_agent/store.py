@@ -26,7 +26,7 @@ import structlog
 from raftreg.clock import new_id
 from raftreg.errors import ConfigurationError
 from raftreg.http.decode import CheckDefinition, ServiceDefinition
-from raftreg_agent.record_log import Key, RecordLog, write_durably
+from raftreg_agent.record_log import Key, RecordLog, make_directory_durably, write_durably
 from raftreg_agent.state import KnownStatus
 
 LOG_NAME = "registrations.log"
@@ -77,7 +77,7 @@ class Store:
         if self._dir is None:
             return Remembered()
         try:
-            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory_durably(self._dir)
             values, damaged = self._log.load()
             for line in damaged:
                 self._set_line_aside(line, "the line is damaged")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from random import Random
 
@@ -28,6 +29,24 @@ CHECK = CheckDefinition(
 SERVICE = ServiceDefinition(
     ServiceInstance(node="n", id="a/b \u00e9" * 80, name="web", tags=("x",), port=80), (CHECK,)
 )
+
+
+def test_the_directory_itself_outlives_a_power_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each directory on the way is synced once the one below is in it; else all could vanish."""
+    synced: dict[int, set[str]] = {}
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            synced[os.fstat(fd).st_ino] = set(os.listdir(fd))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Store(tmp_path / "a" / "agent").open()
+    assert synced[tmp_path.stat().st_ino] == {"a"}
+    assert synced[(tmp_path / "a").stat().st_ino] == {"agent"}
 
 
 async def test_what_is_written_is_read_again(tmp_path: Path) -> None:

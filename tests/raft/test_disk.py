@@ -141,6 +141,28 @@ def test_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         RealDisk.open(tmp_path / "file", lambda _call: None)
 
 
+@pytest.mark.parametrize("made_before", [False, True])
+def test_the_directory_itself_outlives_a_power_loss(
+    made_before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each directory on the way is synced once the one below is in it; else all could vanish."""
+    directory = tmp_path / "a" / "raft"
+    if made_before:  # by a process that was killed at once
+        directory.mkdir(parents=True)
+    synced: dict[int, set[str]] = {}
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            synced[os.fstat(fd).st_ino] = set(os.listdir(fd))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    RealDisk.open(directory, lambda _call: None).close()
+    assert synced[directory.parent.stat().st_ino] == {"raft"}
+    assert made_before or synced[tmp_path.stat().st_ino] == {"a"}
+
+
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     """Directory 0700, files 0600, whatever is made; the lock is no file of the disk's."""
     directory = tmp_path / "data"
