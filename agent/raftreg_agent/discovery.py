@@ -90,12 +90,7 @@ def _chosen(view: CatalogView, from_view: object, ask_server: Handler) -> Handle
 
 
 def _allows(options: ReadOptions, age_s: float) -> bool:
-    """Tells whether the client takes an answer of this age.
-
-    A filter is left to a server, which knows what it supports.
-    """
-    if options.filter:
-        return False
+    """Tells whether the client takes an answer of this age."""
     if options.cached:
         return options.max_age_s is None or age_s <= options.max_age_s
     return options.consistency is Consistency.STALE

@@ -14,6 +14,8 @@ from raftreg.http import json, render
 from raftreg.http.decode import check_definition, service_definition
 from raftreg.http.discovery import options_of, query_of
 from raftreg.http.fields import Fields
+from raftreg.http.filter import compile_filter
+from raftreg.http.filter_fields import CHECK, SERVICE
 from raftreg.http.params import parse_bool
 from raftreg.http.problems import method_not_allowed, text_response
 from raftreg.http.watch import Topic, WatchHub
@@ -164,8 +166,10 @@ class AgentRoutes:
 
     async def services(self, request: web.Request) -> web.Response:
         """All instances by id."""
-        options_of(request, self._local.settings.datacenter)
-        return _answer(request, {row.id: render.agent_service_json(row) for row in self._visible()})
+        options = options_of(request, self._local.settings.datacenter)
+        holds = compile_filter(options.filter, SERVICE)
+        rows = {row.id: render.agent_service_json(row) for row in self._visible()}
+        return _answer(request, {id_: row for id_, row in rows.items() if holds(row)})
 
     async def service(self, request: web.Request) -> web.Response:
         """One instance; with `?hash=` it waits until the content differs."""
@@ -214,11 +218,12 @@ class AgentRoutes:
 
     async def checks(self, request: web.Request) -> web.Response:
         """All checks by id."""
-        options_of(request, self._local.settings.datacenter)
+        options = options_of(request, self._local.settings.datacenter)
+        holds = compile_filter(options.filter, CHECK)
         state = self._local.state
         rows = (state.check_row(check_id) for check_id in state.checks)
         body = {row.check_id: render.agent_check_json(row) for row in rows if row is not None}
-        return _answer(request, body)
+        return _answer(request, {id_: row for id_, row in body.items() if holds(row)})
 
     async def register_check(self, request: web.Request) -> web.Response:
         """Registers a check."""

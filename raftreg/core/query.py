@@ -183,9 +183,12 @@ def services(catalog: Catalog, node_meta: MetaFilter = ()) -> Found[dict[str, li
 
 def topics_services(node_meta: MetaFilter = ()) -> tuple[Topic, ...]:
     """What a watcher of `services` waits on."""
-    return (
-        (("services", ""), ("instances", ""), ("nodes", "")) if node_meta else (("services", ""),)
-    )
+    return topics_instances() if node_meta else (("services", ""),)
+
+
+def topics_instances() -> tuple[Topic, ...]:
+    """What a watcher of anything that an instance or its node has waits on."""
+    return (("services", ""), ("instances", ""), ("nodes", ""))
 
 
 def service_instances(

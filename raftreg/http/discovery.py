@@ -17,6 +17,8 @@ from raftreg.core import query
 from raftreg.core.catalog import Catalog
 from raftreg.errors import InvalidRequest
 from raftreg.http import render
+from raftreg.http.filter import compile_filter
+from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, HEALTH_ENTRY, NODE, SERVICE
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
 from raftreg.http.params import NO_QUERY, Consistency, Query, ReadOptions, read_options
@@ -117,14 +119,11 @@ def options_of(request: web.Request, datacenter: str) -> ReadOptions:
     """Reads and checks the options of a request.
 
     Raises:
-        InvalidRequest: One is malformed, or not supported.
+        InvalidRequest: One is malformed.
         NoPathToDatacenter: Another datacenter is asked for.
     """
     options = read_options(query_of(request))
     check_datacenter(options.dc, datacenter)
-    if options.filter:
-        # Ignoring it would answer with rows that the client asked to be without.
-        raise InvalidRequest("?filter is not supported by this version of raftreg")
     return options
 
 
@@ -195,78 +194,101 @@ def shared_reply(
 
 def nodes_query(options: ReadOptions) -> CatalogQuery:
     """/v1/catalog/nodes."""
-    meta = options.node_meta
+    meta, holds = options.node_meta, compile_filter(options.filter, NODE)
     return CatalogQuery(
-        ("nodes", options.node_meta),
+        ("nodes", options.node_meta, options.filter),
         query.topics_nodes(),
-        lambda catalog: [render.node_json(node) for node in query.nodes(catalog, meta).value],
+        lambda catalog: [
+            row for node in query.nodes(catalog, meta).value if holds(row := render.node_json(node))
+        ],
     )
 
 
 def services_query(options: ReadOptions) -> CatalogQuery:
     """/v1/catalog/services."""
-    meta = options.node_meta
-    return CatalogQuery(
-        ("services", options.node_meta),
-        query.topics_services(meta),
-        lambda catalog: query.services(catalog, meta).value,
-    )
+    meta, topics = options.node_meta, query.topics_services(options.node_meta)
+    if not options.filter:
+        return CatalogQuery(
+            ("services", meta), topics, lambda catalog: query.services(catalog, meta).value
+        )
+    holds = compile_filter(options.filter, CATALOG_SERVICE)
+
+    def json(catalog: Catalog) -> dict[str, list[str]]:
+        tags: dict[str, set[str]] = {}
+        for name in query.services(catalog, meta).value:
+            for entry in query.service_instances(catalog, name, (), meta).value:
+                if holds(render.catalog_service_json(entry.node, entry.service)):
+                    tags.setdefault(name, set()).update(entry.service.tags)
+        return {name: sorted(found) for name, found in tags.items()}
+
+    # The filter may ask for anything of an instance, and so for changes that the list of names
+    # does not know.
+    return CatalogQuery(("services", meta, options.filter), query.topics_instances(), json)
 
 
 def service_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/catalog/service/{name}."""
-    meta = options.node_meta
+    meta, holds = options.node_meta, compile_filter(options.filter, CATALOG_SERVICE)
     return CatalogQuery(
-        ("service", name, options.tags, options.node_meta),
+        ("service", name, options.tags, options.node_meta, options.filter),
         query.topics_service(name),
         lambda catalog: [
-            render.catalog_service_json(entry.node, entry.service)
+            row
             for entry in query.service_instances(catalog, name, options.tags, meta).value
+            if holds(row := render.catalog_service_json(entry.node, entry.service))
         ],
     )
 
 
-def node_query(name: str) -> CatalogQuery:
-    """/v1/catalog/node/{name or id}."""
+def node_query(name: str, options: ReadOptions) -> CatalogQuery:
+    """/v1/catalog/node/{name or id}; a filter chooses among the services."""
+    holds = compile_filter(options.filter, SERVICE)
 
     def json(catalog: Catalog) -> Any:
         entry = query.node(catalog, name).value
-        return None if entry is None else render.catalog_node_json(entry.node, entry.services)
+        if entry is None:
+            return None
+        row = render.catalog_node_json(entry.node, entry.services)
+        row["Services"] = {id_: each for id_, each in row["Services"].items() if holds(each)}
+        return row
 
-    return CatalogQuery(("node", name), query.topics_node(name), json)
+    return CatalogQuery(("node", name, options.filter), query.topics_node(name), json)
 
 
 def health_service_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/health/service/{name}."""
-    meta = options.node_meta
+    meta, holds = options.node_meta, compile_filter(options.filter, HEALTH_ENTRY)
+    key = (name, options.tags, options.passing, options.node_meta, options.filter)
     return CatalogQuery(
-        ("health-service", name, options.tags, options.passing, options.node_meta),
+        ("health-service", *key),
         query.topics_health_service(name),
         lambda catalog: [
-            render.health_entry_json(entry.node, entry.service, entry.checks)
+            row
             for entry in query.health_service(
                 catalog, name, options.tags, options.passing, meta
             ).value
+            if holds(row := render.health_entry_json(entry.node, entry.service, entry.checks))
         ],
     )
 
 
 def health_checks_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/health/checks/{service}."""
-    meta = options.node_meta
+    meta, checks = options.node_meta, _checks(options)
     return CatalogQuery(
-        ("health-checks", name, options.node_meta),
+        ("health-checks", name, options.node_meta, options.filter),
         query.topics_checks_of_service(name),
-        lambda catalog: _checks(query.checks_of_service(catalog, name, meta).value),
+        lambda catalog: checks(query.checks_of_service(catalog, name, meta).value),
     )
 
 
-def health_node_query(name: str) -> CatalogQuery:
+def health_node_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/health/node/{name}."""
+    checks = _checks(options)
     return CatalogQuery(
-        ("health-node", name),
+        ("health-node", name, options.filter),
         query.topics_checks_of_node(name),
-        lambda catalog: _checks(query.checks_of_node(catalog, name).value),
+        lambda catalog: checks(query.checks_of_node(catalog, name).value),
     )
 
 
@@ -278,19 +300,21 @@ def health_state_query(state: str, options: ReadOptions) -> CatalogQuery:
     """
     if state not in _STATES:
         raise InvalidRequest(f"Invalid state {state[:32]!r}: any, passing, warning or critical")
-    meta = options.node_meta
+    meta, checks = options.node_meta, _checks(options)
     return CatalogQuery(
-        ("health-state", state, options.node_meta),
+        ("health-state", state, options.node_meta, options.filter),
         query.topics_checks_in_state(state, meta),
-        lambda catalog: _checks(query.checks_in_state(catalog, state, meta).value),
+        lambda catalog: checks(query.checks_in_state(catalog, state, meta).value),
     )
 
 
 _STATES = frozenset({query.ANY_STATE, *(status.value for status in Status)})
 
 
-def _checks(rows: Iterable[Check]) -> list[render.Json]:
-    return [render.check_json(row) for row in rows]
+def _checks(options: ReadOptions) -> Callable[[Iterable[Check]], list[render.Json]]:
+    """Renders the checks that the filter lets pass."""
+    holds = compile_filter(options.filter, CHECK)
+    return lambda checks: [row for check in checks if holds(row := render.check_json(check))]
 
 
 Ask = Callable[[str, ReadOptions], CatalogQuery]
@@ -300,10 +324,10 @@ _READS: tuple[tuple[str, str, Ask], ...] = (
     ("/v1/catalog/nodes", "", lambda _, options: nodes_query(options)),
     ("/v1/catalog/services", "", lambda _, options: services_query(options)),
     ("/v1/catalog/service/{name:.*}", "Missing service name", service_query),
-    ("/v1/catalog/node/{name:.*}", "Missing node name", lambda name, _: node_query(name)),
+    ("/v1/catalog/node/{name:.*}", "Missing node name", node_query),
     ("/v1/health/service/{name:.*}", "Missing service name", health_service_query),
     ("/v1/health/checks/{name:.*}", "Missing service name", health_checks_query),
-    ("/v1/health/node/{name:.*}", "Missing node name", lambda name, _: health_node_query(name)),
+    ("/v1/health/node/{name:.*}", "Missing node name", health_node_query),
     ("/v1/health/state/{name:.*}", "Missing check state", health_state_query),
 )
 
