@@ -100,7 +100,9 @@ class LinearReads:
         """When something is to be repeated; None when nothing is out."""
         if self._rounds.open_sequence is not None:
             return self._ping_due()
-        return self._requests.due()
+        # Without a way to the leader nothing can be repeated, and a time that is past would let the
+        # node tick without end: the leader's coming, or another one's, brings the next tick.
+        return self._requests.due() if self._reachable_leader() is not None else None
 
     @property
     def can_start(self) -> bool:
@@ -137,12 +139,16 @@ class LinearReads:
             self._waiting.append((index, done))
 
     def _ask_leader(self, now: float) -> None:
-        leader = self._engine.leader_id
-        if leader is None or leader not in self._connected:
+        leader = self._reachable_leader()
+        if leader is None:
             return
         question = self._requests.next_question(now)
         if question is not None:
             self._send(leader, {"type": "read_request", "id": question})
+
+    def _reachable_leader(self) -> str | None:
+        leader = self._engine.leader_id
+        return leader if leader in self._connected else None
 
     def _ping_due(self) -> float:
         return self._pinged_at + self._requests.retry_s
