@@ -167,7 +167,9 @@ class Faults:
         act, _, name = event.f.partition("-")
         if act in {"start", "stop"}:  # the rest are notes of the runner
             self.last_ns = event.time_ns
-        if act == "start":
+        if act == "start" and name in open_faults:
+            open_faults[name].facts.append(event.value)  # it is in force now
+        elif act == "start":
             open_faults[name] = Fault(name, event.time_ns, event.value)
             self.all.append(open_faults[name])
         elif act == "stop" and name in open_faults:

@@ -170,9 +170,15 @@ def test_an_answer_may_be_late_while_something_is_broken() -> None:
     assert late(broken, wait_s=30).valid is Valid.TRUE
     healed = Watches()
     healed.nemesis("start-kill")
+    healed.nemesis("start-kill", {"killed": "n1"})
     healed.at(95)
     healed.nemesis("stop-kill")
     assert late(healed, wait_s=30).valid is Valid.TRUE
+    long_ago = Watches()
+    long_ago.nemesis("start-kill")
+    long_ago.nemesis("start-kill", {"killed": "n1"})
+    long_ago.nemesis("stop-kill")
+    assert kinds(late(long_ago, wait_s=30)) == {"watch-late"}
 
 
 def test_nothing_is_known_without_writes_or_answers() -> None:
