@@ -120,7 +120,7 @@ async def get(
     Raises:
         Ended: FAIL: there was no answer.
     """
-    found = _rows(await read(door, node, f"/v1/kv/{key}", params=params))
+    found = await rows(door, node, key, params=params)
     return (found.rows[0] if found.rows else None), found.index
 
 
@@ -128,8 +128,19 @@ async def tree(
     door: Door, node: str, prefix: str, *, params: Mapping[str, str] | None = None
 ) -> Found:
     """Reads all keys under a prefix; raises as `get`."""
-    answer = await read(door, node, f"/v1/kv/{prefix}", params={"recurse": "", **(params or {})})
-    return _rows(answer)
+    return await rows(door, node, prefix, params={"recurse": "", **(params or {})})
+
+
+async def rows(
+    door: Door,
+    node: str,
+    key: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    timeout_s: float = 5.0,
+) -> Found:
+    """Reads with any query; raises as `get`."""
+    return _rows(await read(door, node, f"/v1/kv/{key}", params=params, timeout_s=timeout_s))
 
 
 async def names(
