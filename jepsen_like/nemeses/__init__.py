@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+from typing import Final
 
+from jepsen_like.nemeses import clock, disk, membership, network, process
 from jepsen_like.nemeses.base import Fault
 
-_ROOMS = ("network", "process", "disk", "clock", "membership")
-
-
-def _all() -> dict[str, type[Fault]]:
-    found: dict[str, type[Fault]] = {}
-    for room in _ROOMS:
-        name = f"{__name__}.{room}"
-        if importlib.util.find_spec(name) is not None:
-            found.update({kind.name: kind for kind in importlib.import_module(name).FAULTS})
-    return found
-
-
 #: All faults by name.
-FAULTS: dict[str, type[Fault]] = _all()
+FAULTS: Final[dict[str, type[Fault]]] = {
+    kind.name: kind for room in (network, process, disk, clock, membership) for kind in room.FAULTS
+}

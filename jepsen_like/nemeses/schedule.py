@@ -93,6 +93,7 @@ class Nemesis:
         self._rng = rng
         self._open: list[_Open] = []
         self._touched: frozenset[str] = frozenset()
+        self._unhealed = False
         self._count = 0
         journal.touch()
 
@@ -126,11 +127,12 @@ class Nemesis:
     async def watch(self) -> None:
         """Notes servers and agents that end by themselves, and starts them again, until cancelled.
 
-        While faults that end processes are in force nothing can be told.
+        While faults that end processes are in force nothing can be told, nor after a healing that
+        failed.
         """
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._touched <= _HARMLESS:
+            if self._touched <= _HARMLESS and not self._unhealed:
                 for host in self._gone():
                     self._recorder.note("died", {"host": host.name, "during": self.current})
                     await self._guard(f"start {host.name}", host.start(), INJECT_S_MAX)
@@ -158,6 +160,7 @@ class Nemesis:
             heal_ns = self._recorder.now_ns()
             heal = one.fault.heal(self._ground)
             evidence, error = await self._guard(f"heal {one.fault.name}", heal, HEAL_S_MAX)
+            self._unhealed |= error is not None
             self._write(one, heal_ns, evidence or Evidence(acted=False), error)
             self._open.pop()
         self._touched = frozenset()
