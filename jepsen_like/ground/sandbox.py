@@ -4,13 +4,14 @@
 
     this process -- unshare(1) -- `init`, process 1 of the new world -- the command itself
 
-The world ends when `init` ends, and `init` ends when the command does, or when the pipe from this
+The world ends when `init` ends, and `init` ends when the command does, or when its line to this
 process closes; `unshare --kill-child` ends it when unshare(1) is killed. So whichever of the three
 dies, in whatever way, the kernel ends every process of the world, and with the last one the
 namespaces, their mounts and devices (pid_namespaces(7), network_namespaces(7)).
 
-Signals: this process passes SIGINT, SIGTERM and SIGHUP (as SIGTERM) on through that pipe, each as
-one byte; the chain has a process group of its own, so that Ctrl-C in a terminal arrives once.
+Signals: this process passes SIGINT, SIGTERM and SIGHUP (as SIGTERM) on through that line, each as
+one byte; the chain has a process group of its own, so that Ctrl-C in a terminal arrives once. The
+exit code comes back on it in the same way: that of unshare(1) does not tell all ends apart.
 """
 
 from __future__ import annotations
@@ -68,32 +69,38 @@ def enter(command: Sequence[str]) -> int:
     Returns:
         The exit code of the command, 128 + N when signal N ended it.
     """
-    reader, writer = os.pipe()
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, writer)
+    ours, theirs = socket.socketpair()
+    with ours, contextlib.ExitStack() as stack:
         folder = tempfile.mkdtemp(prefix="jepsen-like-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.enter_context(_passing_on(writer))
-        init = [sys.executable, "-m", __name__, str(reader), *command]
-        try:
+        stack.enter_context(_passing_on(ours))
+        with theirs:
+            init = [sys.executable, "-m", __name__, str(theirs.fileno()), *command]
             process = subprocess.Popen(
                 [*_UNSHARE, *init],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(reader,),
+                pass_fds=(theirs.fileno(),),
                 process_group=0,
                 env={**os.environ, SCRATCH: folder},
             )
-        finally:
-            os.close(reader)
-        code = process.wait()
-    return 128 - code if code < 0 else code
+        process.wait()
+        return _code(ours)
+
+
+def _code(line: socket.socket) -> int:
+    """The exit code that `init` has sent; none was sent if it was killed."""
+    line.setblocking(False)
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        if said := line.recv(1):
+            return said[0]
+    return _KILLED
 
 
 @contextlib.contextmanager
-def _passing_on(pipe: int) -> Iterator[None]:
+def _passing_on(line: socket.socket) -> Iterator[None]:
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(pipe, bytes([_PASSED_ON[signal.Signals(number)]]))
+        with contextlib.suppress(ConnectionError):
+            line.send(bytes([_PASSED_ON[signal.Signals(number)]]))
 
     before: Mapping[signal.Signals, _Handler] = {
         number: signal.signal(number, pass_on) for number in _PASSED_ON
@@ -149,8 +156,15 @@ def _network_namespace() -> str:
 
 def main() -> int:
     """`init`: makes the world ready, runs the command, passes signals on, reaps orphans."""
-    pipe, command = int(sys.argv[1]), sys.argv[2:]
-    os.set_inheritable(pipe, False)
+    line, command = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    line.set_inheritable(False)
+    code = _run(command, line)
+    with contextlib.suppress(ConnectionError):
+        line.send(bytes([code]))
+    return code
+
+
+def _run(command: list[str], line: socket.socket) -> int:
     alarms = _alarms()
     _furnish()
     try:
@@ -158,7 +172,7 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return _NOT_FOUND
-    return _attend(child, pipe, alarms)
+    return _attend(child, line, alarms)
 
 
 def _alarms() -> socket.socket:
@@ -183,14 +197,15 @@ def _furnish() -> None:
         subprocess.run(step, check=True, timeout=20)
 
 
-def _attend(child: int, pipe: int, alarms: socket.socket) -> int:
+def _attend(child: int, line: socket.socket, alarms: socket.socket) -> int:
     """Waits until the command ends or the process that made this world has gone."""
     poll = select.poll()
-    for source in (pipe, alarms.fileno()):
-        poll.register(source, select.POLLIN)
+    sources = {source.fileno(): source for source in (line, alarms)}
+    for number in sources:
+        poll.register(number, select.POLLIN)
     while True:
         for ready, _ in poll.poll():
-            numbers = os.read(pipe, 64) if ready == pipe else alarms.recv(64)
+            numbers = _received(sources[ready])
             if not numbers:
                 return _abandoned(child)
             for number in numbers:
@@ -198,6 +213,13 @@ def _attend(child: int, pipe: int, alarms: socket.socket) -> int:
                     os.kill(child, number)
                 elif (code := _reap(child)) is not None:
                     return code
+
+
+def _received(source: socket.socket) -> bytes:
+    try:
+        return source.recv(64)
+    except ConnectionError:
+        return b""
 
 
 def _reap(child: int) -> int | None:

@@ -1,0 +1,1 @@
+"""What tests run inside a private world; started by `python -m tests.jepsen.world.enter`."""
