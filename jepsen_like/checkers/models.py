@@ -18,7 +18,8 @@ map is one text per key, since linearizability is a local property (Herlihy and 
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -31,10 +32,12 @@ class Mark(enum.Enum):
 
     ANY = "any"
     IMPOSSIBLE = "impossible"
+    UNSEEN = "unseen"
 
 
 ANY: Final = Mark.ANY
 IMPOSSIBLE: Final = Mark.IMPOSSIBLE
+UNSEEN: Final = Mark.UNSEEN  #: stands for all states that nobody can tell apart, see `fold`
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -150,6 +153,8 @@ class Append(msgspec.Struct, frozen=True):
 
     def step(self, state: State) -> State:
         """The state after it; IMPOSSIBLE if that is no text."""
+        if state is UNSEEN:
+            return UNSEEN
         return state + self.text if isinstance(state, str) else IMPOSSIBLE
 
 
@@ -172,6 +177,8 @@ class Add(msgspec.Struct, frozen=True):
 
     def step(self, state: State) -> State:
         """The state after it; IMPOSSIBLE if that is no set."""
+        if state is UNSEEN:
+            return UNSEEN
         return state | {self.element} if isinstance(state, frozenset) else IMPOSSIBLE
 
 
@@ -194,3 +201,35 @@ CAS_REGISTER: Final = Model("cas-register", None)
 REGISTER: Final = Model("register", 0)
 TEXT: Final = Model("text", "")
 SET: Final = Model("set", frozenset())
+
+
+def fold(actions: Iterable[Action]) -> Callable[[State], State]:
+    """Gives a function that maps states to UNSEEN which none of some actions can ever tell apart.
+
+    What is asked for is what the actions name: what was read, or expected by a compare-and-set. A
+    state that is not asked for, nor (where actions append or add) could grow into one that is,
+    admits no read until it is replaced, and of the compare-and-sets only those that fail; so do all
+    states to which additions lead from it. All of these behave alike.
+
+    Args:
+        actions: All that will ever be tried on the states.
+    """
+    actions = tuple(actions)
+    kinds = {type(action) for action in actions}
+    named = {action.needs for action in actions} - {ANY}
+    named |= {action.expected for action in actions if isinstance(action, Mismatch)}
+    texts = sorted(state for state in named if isinstance(state, str)) if Append in kinds else []
+    sets = [state for state in named if isinstance(state, frozenset)] if Add in kinds else []
+
+    def folded(state: State) -> State:
+        if state in named:
+            return state
+        if isinstance(state, str):
+            # the least text that is not below `state` begins with it, if any does
+            at = bisect_left(texts, state)
+            return state if at < len(texts) and texts[at].startswith(state) else UNSEEN
+        if isinstance(state, frozenset):
+            return state if any(state <= larger for larger in sets) else UNSEEN
+        return UNSEEN
+
+    return folded
