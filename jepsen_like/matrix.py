@@ -53,7 +53,7 @@ _AFFINITY: Final = {
     "kill-all": "bank",
     "power-loss-all": "append",
     "kill-leader": "once",
-    "partition-flapping": "watch-prefix",
+    "partition-flapping": "watch",
 }
 
 
