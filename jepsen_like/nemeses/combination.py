@@ -17,7 +17,7 @@ _PAIR_SHARE: Final = 0.4  #: how often the mixture has two faults at a time
 
 #: Families whose faults stop, restart or replace servers: two of them at a time could take more
 #: servers than a cluster survives, or spoil each other's proof.
-_OF_SERVERS: Final = frozenset({"process", "disk", "membership"})
+_OF_SERVERS: Final = frozenset({"process", "disk", "membership", "stagger"})
 
 
 class UnknownName(Exception):

@@ -1,0 +1,132 @@
+"""Bugs of consensus and of its disk: each takes one rule of the envelope away.
+
+The simulator has counterparts of most of them (tests/sim/planted.py); here they run in real
+processes, and clients must notice. All of them reach into private parts: that is where bugs live.
+"""
+
+# ruff: noqa: SLF001 - see the docstring
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from jepsen_like.planted.bug import replace
+from raftreg.raft import disk
+from raftreg.raft.api import Role
+from raftreg.raft.dedup import AppliedRequests
+from raftreg.raft.engine import Engine, Message
+from raftreg.raft.entries import BATCH, decode_batch
+from raftreg.raft.journal import DurableJournal, RecordKind
+from raftreg.raft.linear_reads import LinearReads
+from raftreg.raft.node import RaftNode
+from raftreg.raft.read_index import ReadDone
+
+#: How far the index of a restarted server falls back.
+_BACK: Final = 7
+
+
+def truncation() -> None:
+    """The plain engine: an append removes all that comes after what it follows on, and an
+    acknowledgement sets back what is sent next (S1 of the audit in ADR 1).
+    """
+
+    def delete(self: DurableJournal, position: int) -> None:
+        self._log.truncate_from(self._log.first_index + position)
+
+    def on_acknowledgement(self: Engine, sender: str, message: Message) -> None:
+        if message["term"] == self.term and self.role is Role.LEADER:
+            self._pass(sender, message)
+
+    replace(DurableJournal, "deleteEntriesFrom", delete)
+    replace(Engine, "_on_acknowledgement", on_acknowledgement)
+
+
+def forgotten_vote() -> None:
+    """Term and vote are not on disk: a restarted server knows of no election."""
+    real = DurableJournal._replay
+
+    def replay(self: DurableJournal, lsn: int, kind: int, payload: bytes) -> None:
+        if kind != RecordKind.HARD_STATE:
+            real(self, lsn, kind, payload)
+
+    replace(DurableJournal, "_replay", replay)
+
+
+def skipped_fsync() -> None:
+    """Writes to the log are said to be on disk without having been synced."""
+    replace(disk, "_fdatasync", lambda _: None)
+
+
+def early_commit() -> None:
+    """A leader takes for committed what its own disk holds, and acknowledges it."""
+    real = Engine.log_durable
+
+    def log_durable(self: Engine) -> None:
+        real(self)
+        if self.role is Role.LEADER:
+            self._commit = max(self._commit, self._log.durable_index)
+
+    replace(Engine, "log_durable", log_durable)
+
+
+def stale_read() -> None:
+    """A linearizable read does not ask the leader: it is answered from this server's state."""
+
+    def read(self: LinearReads, done: ReadDone) -> None:
+        done(self._engine.applied_index)
+
+    replace(LinearReads, "read", read)
+
+
+def repeated_request() -> None:
+    """A request that comes again takes effect again: nobody remembers the first time."""
+    replace(AppliedRequests, "seen", lambda *_: (False, None))
+
+
+def repeated_entry() -> None:
+    """A restarted server applies the first entry that is new to it twice."""
+
+    def again(node: RaftNode, entry: bytes) -> None:
+        for proposal in decode_batch(entry).proposals:
+            node._machine.apply(proposal.command, node._time_ms)
+
+    _after_restart(again)
+
+
+def backward_index() -> None:
+    """The registry's index of a restarted server goes back."""
+
+    def back(node: RaftNode, _: bytes) -> None:
+        machine: Any = node._machine
+        machine.state.index = max(1, machine.state.index - _BACK)
+
+    _after_restart(back)
+
+
+def _after_restart(harm: Any) -> None:
+    """Does harm once a process, after the first entry that its log did not hold at the start."""
+    built, real = RaftNode.__init__, RaftNode._apply
+
+    def init(self: RaftNode, **parts: Any) -> None:
+        journal: DurableJournal = parts["journal"]
+        restarted = not journal.recovery.created
+        self.harmless_up_to = journal.last_index if restarted else None  # type: ignore[attr-defined]
+        built(self, **parts)
+
+    def apply(self: RaftNode, index: int, term: int, entry: bytes) -> int:
+        count = real(self, index, term, entry)
+        limit: int | None = self.harmless_up_to  # type: ignore[attr-defined]
+        if limit is not None and index > limit and entry[0] == BATCH:
+            self.harmless_up_to = None  # type: ignore[attr-defined]
+            harm(self, entry)
+        return count
+
+    replace(RaftNode, "__init__", init)
+    replace(RaftNode, "_apply", apply)
+
+
+def small_snapshots() -> None:
+    """Makes snapshots come often, for bugs that need one."""
+    os.environ["RAFTREG_RAFT_SNAPSHOT_THRESHOLD"] = "60"
+    os.environ["RAFTREG_RAFT_TRAILING_LOGS"] = "10"
