@@ -58,13 +58,16 @@ class Lanes(Fault):
 
     Class attributes:
         counter: The field of `PairCount` that must grow.
+
+    Attributes:
+        rules: Those in force; empty while it is not injected.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NETWORK})
     counter: ClassVar[str] = "dropped"
 
     def __init__(self) -> None:
-        self._rules: Rules = {}
+        self.rules: Rules = {}
         self._before: dict[Pair, PairCount] = {}
 
     @abstractmethod
@@ -82,7 +85,7 @@ class Lanes(Fault):
         await network.set_rules(rules)
         # Counted from here on: what passes a lane that is cut, passes in spite of the cut.
         self._before = await network.counts()
-        self._rules = rules
+        self.rules = rules
         return done
 
     async def heal(self, ground: Ground) -> Evidence:
@@ -91,7 +94,7 @@ class Lanes(Fault):
             return Evidence(acted=False, facts={"why": "there is no switch"})
         after = await ground.network.counts()
         await ground.network.set_rules({})
-        rules, self._rules = self._rules, {}
+        rules, self.rules = self.rules, {}
         grown = {pair: _grown(self._before.get(pair, PairCount()), after[pair]) for pair in rules}
         return self.judge(rules, grown)
 
