@@ -9,8 +9,10 @@ as well. It also fails alone, without the others: an open operation is never bou
 
 First the shortest prefix that fails. (Prefixes of linearizable histories are linearizable: an
 operation not yet returned is open.) Then, because more constraints never explain more, the set is
-found by bisection (Junker's QuickXplain, 2004, one element at a time): among the operations from
-the latest return to the earliest, the shortest run that fails ends in one that must be kept.
+found by bisection (Junker's QuickXplain, 2004, one element at a time): with the operations in an
+order, the shortest run that fails ends in one that must be kept. The order says what is preferred
+where there is a choice: the last return, without which the prefix would not fail; then writes,
+which tell more than reads; of either the latest first.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def smallest_part(ops: Sequence[Op], initial: State, *, farthest: int = 0) -> li
     trials = _Trials(ops, initial)
     returns = sorted((op for op in ops if op.ret is not None), key=lambda op: op.ret or 0)
     prefix = _shortest(len(returns), lambda n: trials.fails(returns[:n]), guess=farthest + 1)
-    rest, kept = returns[:prefix][::-1], list[Op]()
+    *before, last = returns[:prefix]
+    rest = [last, *sorted(before, key=lambda op: (op.action.pure, -(op.ret or 0)))]
+    kept: list[Op] = []
     while rest and trials.left > 0 and not trials.fails(kept):
         run = _shortest(len(rest), lambda n: trials.fails([*kept, *rest[:n]]))  # noqa: B023
         kept.append(rest[run - 1])

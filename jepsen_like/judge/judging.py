@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from jepsen_like.checkers.linear import check
+from jepsen_like.checkers.linear import STEPS_MAX, check
 from jepsen_like.history import LINE_BYTES_MAX, Event
 from jepsen_like.judge import inline, jepsen_log, kv_lines, recorded
 from jepsen_like.judge.parts import Recorded, Unreadable
@@ -37,6 +37,8 @@ class Judgement(msgspec.Struct, frozen=True):
 def judge(
     paths: Iterable[str],
     refuse: Callable[[str, str], None],
+    *,
+    steps_max: int = STEPS_MAX,
     cpu_s: Callable[[], float] = time.process_time,
 ) -> Iterator[Judgement]:
     """Decides recorded histories, one after the other.
@@ -44,6 +46,7 @@ def judge(
     Args:
         paths: The files; a format is known by content, whatever the name.
         refuse: Called with path and reason for a file that can't be judged; the others go on.
+        steps_max: Budget of the search for each file, in configurations.
         cpu_s: Processor time used so far, in seconds.
     """
     for path in paths:
@@ -53,12 +56,16 @@ def judge(
         except (Unreadable, OSError, ValueError) as error:
             refuse(path, _reason(error))
             continue
-        found = check(history.parts, history.model.initial).linearizable
-        yield Judgement(path, found, round(cpu_s() - begun, 6))
+        found = check(history.parts, history.model.initial, steps_max=steps_max)
+        yield Judgement(path, found.linearizable, round(cpu_s() - begun, 6))
 
 
-def main(files: Iterable[str]) -> int:
+def main(files: Iterable[str], *, steps_max: int = STEPS_MAX) -> int:
     """Judges files: one JSON line each on stdout, at once; what can't be judged on stderr.
+
+    Args:
+        files: Their paths.
+        steps_max: Budget of the search for each, in configurations.
 
     Returns:
         The exit code: 0 if all could be judged, whatever the verdicts; 1 otherwise.
@@ -71,7 +78,7 @@ def main(files: Iterable[str]) -> int:
         sys.stderr.write(f"judge: {path}: {reason}\n")
         sys.stderr.flush()
 
-    for judgement in judge(files, refuse):
+    for judgement in judge(files, refuse, steps_max=steps_max):
         sys.stdout.write(msgspec.json.encode(judgement).decode() + "\n")
         sys.stdout.flush()
         if judgement.linearizable is None:
