@@ -61,7 +61,7 @@ class Killing(Fault):
 
 
 class KillOne(Killing):
-    """Any server."""
+    """SIGKILL to any server."""
 
     name = "kill-one"
 
@@ -72,7 +72,7 @@ class KillOne(Killing):
 
 
 class KillLeader(Killing):
-    """The leader."""
+    """SIGKILL to the leader."""
 
     name = "kill-leader"
 
@@ -84,7 +84,7 @@ class KillLeader(Killing):
 
 
 class KillMajority(Killing):
-    """As many servers as it takes to leave no majority, the leader as likely as any."""
+    """SIGKILL to as many servers as it takes to leave no majority, the leader among them or not."""
 
     name = "kill-majority"
 
@@ -94,7 +94,7 @@ class KillMajority(Killing):
 
 
 class KillAll(Killing):
-    """All servers at once."""
+    """SIGKILL to all servers at once."""
 
     name = "kill-all"
 
@@ -144,7 +144,7 @@ class Pausing(Fault):
 
 
 class PauseLeader(Pausing):
-    """The leader."""
+    """SIGSTOP to the leader."""
 
     name = "pause-leader"
 
@@ -155,7 +155,7 @@ class PauseLeader(Pausing):
 
 
 class PauseOne(Pausing):
-    """Any server."""
+    """SIGSTOP to any server."""
 
     name = "pause-one"
 
