@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,7 +172,9 @@ def judge(files: tuple[Path, ...]) -> None:
 
     The formats are told apart by content. Exit code 0 when every file could be judged.
     """
-    sys.exit(importlib.import_module("jepsen_like.judge").main(files))
+    from jepsen_like import judge as judging  # noqa: PLC0415  # only this command needs it
+
+    sys.exit(judging.main(files))
 
 
 @cli.command(epilog=_EXITS)
@@ -255,9 +256,12 @@ def _summary(kind: type) -> str:
 
 @cli.command()
 @click.argument("bugs", nargs=-1)
-def prove(bugs: tuple[str, ...]) -> None:
+@click.option("--no-root", is_flag=True, envvar="JEPSEN_LIKE_NO_ROOT", help="As for `run`.")
+def prove(bugs: tuple[str, ...], no_root: bool) -> None:
     """Switch on known bugs, one after the other, and show that each is caught."""
-    sys.exit(importlib.import_module("jepsen_like.planted.prove").main(bugs))
+    from jepsen_like.planted import prove as proving  # noqa: PLC0415  # only this command needs it
+
+    sys.exit(proving.main(bugs, root=not no_root))
 
 
 @cli.command()
@@ -269,9 +273,9 @@ def prove(bugs: tuple[str, ...]) -> None:
 )
 def figures(names: tuple[str, ...], quick: bool, out: Path | None, write: Path | None) -> None:
     """Measure the figures of docs/resilience.md."""
-    more = {} if write is None else {"write": write}
-    folder = out or _RESULTS / "figures"
-    sys.exit(importlib.import_module("jepsen_like.figures").main(names, quick, folder, **more))
+    from jepsen_like import figures as measuring  # noqa: PLC0415  # only this command needs it
+
+    sys.exit(measuring.main(names, quick, out, write))
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ below the matrix's, which also gets matrix.json and index.html after every run.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import shutil
 import signal
@@ -26,6 +25,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jepsen_like import report
 from jepsen_like.checkers.verdict import Valid
 from jepsen_like.folder import Folder, NoRun, Results
 from jepsen_like.ground.api import Need
@@ -221,7 +221,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
     def _write(self, outcomes: Sequence[Outcome]) -> None:
         text = msgspec.json.format(msgspec.json.encode(outcomes), indent=2)
         (self.out / "matrix.json").write_bytes(text + b"\n")
-        importlib.import_module("jepsen_like.report").matrix_index(self.out)
+        report.matrix_index(self.out)
 
     def _conclude(self, outcomes: Sequence[Outcome], number: int, console: Console) -> int:
         bad = [one for one in outcomes if one.valid is not Valid.TRUE]

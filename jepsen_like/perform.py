@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
 import platform
 import shutil
@@ -18,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
+from jepsen_like import report
 from jepsen_like.checkers.verdict import Valid
 from jepsen_like.decide import decide
 from jepsen_like.folder import Folder, NoRun, Results, Run
@@ -172,9 +172,10 @@ def _agents(order: Order) -> int:
 def _check_plant(name: str | None) -> None:
     if name is None:
         return
-    bugs = importlib.import_module("jepsen_like.planted").BUGS
-    if name not in bugs:
-        raise UnknownName(unknown("planted bug", name, bugs))
+    from jepsen_like.planted import BUGS  # noqa: PLC0415  # hardly any run needs them
+
+    if name not in BUGS:
+        raise UnknownName(unknown("planted bug", name, BUGS))
 
 
 def perform(job: Job, capabilities: Mapping[Need, str], console: Console) -> int:
@@ -290,7 +291,7 @@ def settle(folder: Folder, console: Console | None) -> Results:
         results = decide(folder, run, workload.checker())
     folder.write_results(results)
     with busy(console, "writing the report"):
-        importlib.import_module("jepsen_like.report").write(folder.path)
+        report.write(folder.path)
     return results
 
 

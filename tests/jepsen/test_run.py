@@ -94,7 +94,7 @@ def assert_nothing_left(folder: Path) -> None:
 def test_the_cluster_holds(tmp_path: Path, workload: str, nemesis: str) -> None:
     """No anomaly, nothing unknown, and the fault is proved to have acted."""
     code, said, folder = execute(
-        tmp_path, "--workload", workload, "--nemesis", nemesis, "--time-limit", "10"
+        tmp_path, "--workload", workload, "--nemesis", nemesis, "--time-limit", "8"
     )
     results = folder.read_results() if folder.results_json.exists() else None
     assert code == 0, f"{said}\n{results}"
