@@ -10,7 +10,7 @@ instances of a service, each registered once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +32,6 @@ ADDRESS: Final = "192.0.2.2"
 SERVICE: Final = "jepsen-watch"
 PORT: Final = 9000
 VIEW_PATH: Final = "/v1/internal/view"
-WAITS_S: Final = (1, 2, 6, 8)
 TURN_S: Final = (1, 3)
 #: A blocking query may wait for a sixteenth longer than it was asked to.
 ANSWER_MARGIN_S: Final = 2.0
@@ -74,12 +73,20 @@ class Watch(Stepwise):
     Args:
         keys_max: Single keys that are written and watched.
         writes_per_prefix: Keys under a prefix after which it retires.
+        waits_s: How long a blocking query may wait, in seconds; one of these.
     """
 
     name = "watch"
     timeout_s = 15.0
 
-    def __init__(self, *, keys_max: int = 2, writes_per_prefix: int = 200) -> None:
+    def __init__(
+        self,
+        *,
+        keys_max: int = 2,
+        writes_per_prefix: int = 200,
+        waits_s: Sequence[int] = (1, 2, 6, 8),
+    ) -> None:
+        self._waits_s = waits_s
         self._keys = [f"key-{number}" for number in range(keys_max)]
         self._per_prefix = writes_per_prefix
         self._prefixes = 1
@@ -100,7 +107,9 @@ class Watch(Stepwise):
         if role == "write":
             return self._write(context)
         watcher = self._watcher(context, role)
-        return _question(watcher, context.rng.choice(TURN_S if role == "watch-feed" else WAITS_S))
+        return _question(
+            watcher, context.rng.choice(TURN_S if role == "watch-feed" else self._waits_s)
+        )
 
     def _write(self, context: Context) -> Invocation:
         self._values += 1

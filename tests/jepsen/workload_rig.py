@@ -29,6 +29,8 @@ HOST = "127.0.0.1"
 SERVERS = ("n1", "n2")
 AGENTS = ("a1", "a2")
 FINAL_PROCESS = 1_000_000
+CONCURRENCY = 5
+RATE = 200.0
 
 #: Puts something between a workload and the registry.
 Wrap = Callable[[Door], Door]
@@ -94,11 +96,9 @@ async def history_of(
     directory: Path,
     *,
     seconds: float = 1.5,
-    rate: float = 200.0,
-    concurrency: int = 8,
-    seed: int = 1,
+    final: bool = True,
 ) -> list[Event]:
-    """Runs a workload without faults, final operations included."""
+    """Runs a workload without faults, with or without its final operations."""
     path = directory / "history.jsonl"
     loop = asyncio.get_running_loop()
     start_s = loop.time()
@@ -109,27 +109,28 @@ async def history_of(
             servers=SERVERS,
             agents=AGENTS[: workload.agents],
             recorder=recorder,
-            seed=seed,
-            concurrency=concurrency,
-            rate=rate,
+            seed=1,
+            concurrency=CONCURRENCY,
+            rate=RATE,
         )
         await load.setup()
         stop = asyncio.Event()
         loop.call_later(seconds, stop.set)
         await load.run(stop)
-        await load.finish(FINAL_PROCESS)
+        if final:
+            await load.finish(FINAL_PROCESS)
     return read(path)
 
 
 async def verdict_of(
-    kind: type[Workload],
+    workload: Workload,
     directory: Path,
     wrap: Wrap = lambda door: door,
     *,
     seconds: float = 1.5,
+    final: bool = True,
 ) -> Verdict:
     """Runs a workload at a registry of its own, through a door, and judges what was recorded."""
-    async with registry(directory, agents=bool(kind.agents)) as door:
-        workload = kind()
-        events = await history_of(workload, wrap(door), directory, seconds=seconds)
+    async with registry(directory, agents=bool(workload.agents)) as door:
+        events = await history_of(workload, wrap(door), directory, seconds=seconds, final=final)
     return workload.checker()(events)
