@@ -174,7 +174,7 @@ def judge(files: tuple[Path, ...]) -> None:
     """
     from jepsen_like import judge as judging  # noqa: PLC0415  # only this command needs it
 
-    sys.exit(judging.main(files))
+    sys.exit(judging.main([str(file) for file in files]))
 
 
 @cli.command(epilog=_EXITS)
