@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from jepsen_like.nemeses import clock, disk, membership, network, process
+from jepsen_like.nemeses import clock, disk, membership, network, process, stagger
 from jepsen_like.nemeses.base import Fault
 
 #: All faults by name.
 FAULTS: Final[dict[str, type[Fault]]] = {
-    kind.name: kind for room in (network, process, disk, clock, membership) for kind in room.FAULTS
+    kind.name: kind
+    for room in (network, process, disk, clock, membership, stagger)
+    for kind in room.FAULTS
 }
