@@ -17,7 +17,7 @@ class Need(enum.Enum):
 
     NETWORK = "network"  #: network namespaces and a tun device a host (root)
     DISK = "disk"  #: a FUSE mount under the data directory of every server
-    CLOCK = "clock"  #: libfaketime
+    CLOCK = "clock"  #: a library preloaded into every server, built by cc
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     Attributes:
         network: Hosts in network namespaces with the switch between them.
         disk: A FUSE file system under the servers' data.
-        clock: libfaketime.
+        clock: The library that moves the wall clock of a process.
     """
 
     network: str | None
