@@ -1,17 +1,23 @@
-"""`python -m tests.sim`: many seeds, or one again. Stops at the first violation and shows it."""
+"""`python -m tests.sim`: many seeds, or one again. Stops at the first violation and shows it.
+
+Every fourth seed is a whole cluster (`tests.sim.whole`), the others are consensus alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from multiprocessing import get_context
 
-from tests.sim.chunks import run_chunk
-from tests.sim.schedule import Outcome, run_seed
+from raftreg.clock import SystemClock
+from tests.sim.chunks import AnyOutcome, run_any, run_chunk
+from tests.sim.schedule import Outcome
 from tests.sim.scheduler import Violation
+from tests.sim.whole.run import WholeOutcome
 
 CHUNK = 10
 
@@ -41,7 +47,7 @@ def _say(text: str, end: str = "\n") -> None:
 
 def _run_one(seed: int, seconds: float) -> int:
     try:
-        outcome = run_seed(seed, seconds)
+        outcome = run_any(seed, seconds)
     except Violation as violation:
         _say(str(violation))
         return 1
@@ -51,7 +57,8 @@ def _run_one(seed: int, seconds: float) -> int:
 
 def _run_many(seeds: range, options: argparse.Namespace) -> int:
     chunks = (seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK))
-    done: list[Outcome] = []
+    done: list[AnyOutcome] = []
+    began_s = SystemClock().monotonic()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for result in _each(pool, chunks, options.seconds, options.jobs * 2):
             if isinstance(result, str):
@@ -59,17 +66,18 @@ def _run_many(seeds: range, options: argparse.Namespace) -> int:
                 _say(f"\nVIOLATION\n{result}")
                 return 1
             done += result
-            _say(f"\r{len(done)} of {len(seeds)} seeds held", end="")
+            pace = len(done) / max(SystemClock().monotonic() - began_s, 1e-3)
+            _say(f"\r{len(done)} of {len(seeds)} seeds held, {pace:.1f} a second", end="")
     _say("\n" + _summary(done))
     return 0
 
 
 def _each(
     pool: ProcessPoolExecutor, chunks: Iterable[range], seconds: float, ahead: int
-) -> Iterator[list[Outcome] | str]:
+) -> Iterator[list[AnyOutcome] | str]:
     """Results as they come, with a few chunks on their way at a time."""
     todo = iter(chunks)
-    running: set[Future[list[Outcome] | str]] = set()
+    running: set[Future[list[AnyOutcome] | str]] = set()
     while True:
         fresh = islice(todo, ahead - len(running))
         running |= {pool.submit(run_chunk, list(chunk), seconds) for chunk in fresh}
@@ -80,13 +88,32 @@ def _each(
             yield future.result()
 
 
-def _summary(done: Sequence[Outcome]) -> str:
+def _summary(done: Sequence[AnyOutcome]) -> str:
+    whole = [outcome for outcome in done if isinstance(outcome, WholeOutcome)]
+    raft = [outcome for outcome in done if isinstance(outcome, Outcome)]
+    lines = [_of_raft(raft)] if raft else []
+    return "\n".join([*lines, _of_whole(whole)] if whole else lines)
+
+
+def _of_raft(done: Sequence[Outcome]) -> str:
     writes, acked = sum(o.writes for o in done), sum(o.acked for o in done)
     return (
-        f"{acked} of {writes} writes acknowledged under faults ({acked / max(writes, 1):.0%}), "
-        f"{sum(o.reads for o in done)} reads answered, {sum(o.terms for o in done)} terms, "
-        f"{sum(o.snapshots for o in done)} snapshots installed, {sum(o.wiped for o in done)} "
-        "disks lost"
+        f"consensus: {acked} of {writes} writes acknowledged under faults "
+        f"({acked / max(writes, 1):.0%}), {sum(o.reads for o in done)} reads answered, "
+        f"{sum(o.terms for o in done)} terms, "
+        f"{sum(o.snapshots for o in done)} snapshots installed, "
+        f"{sum(o.wiped for o in done)} disks lost"
+    )
+
+
+def _of_whole(done: Sequence[WholeOutcome]) -> str:
+    operations, acked = sum(o.operations for o in done), sum(o.acked for o in done)
+    kinds = Counter(o.workload for o in done)
+    return (
+        f"whole servers: {acked} of {operations} operations OK ({acked / max(operations, 1):.0%}) "
+        f"under {sum(o.faults for o in done)} faults, {sum(o.terms for o in done)} terms, "
+        f"{sum(o.restores for o in done)} snapshots restored; runs of each workload: "
+        + ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
     )
 
 
