@@ -21,8 +21,12 @@ from jepsen_like.checkers.linear_search import Op, Search
 from jepsen_like.checkers.linear_witness import witness
 from jepsen_like.checkers.models import State
 
-STEPS_MAX: Final = 2_000_000
-_SLICE_STEPS: Final = 500
+#: Budget of a search: so many configurations, and so many more for each operation.
+STEPS_MAX: Final = 1_500_000
+STEPS_AN_OP_MAX: Final = 4
+#: What every object gets in the first turn, and for each of its operations: most need no more.
+_TURN_STEPS: Final = 500
+_TURN_STEPS_AN_OP: Final = 3
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -47,27 +51,57 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def check(
-    parts: Mapping[Any, Sequence[Op]], initial: State, *, steps_max: int = STEPS_MAX
+    parts: Mapping[Any, Sequence[Op]], initial: State, *, steps_max: int | None = None
 ) -> Outcome:
     """Decides whether a history is linearizable.
 
     Args:
         parts: The operations on each object.
         initial: The state that every object began with.
-        steps_max: Configurations to try, over all objects.
+        steps_max: Configurations to try, over all objects; by default as many as the constants of
+            this module say.
     """
-    waiting = {
-        key: Search(ops, initial) for key, ops in parts.items() if witness(ops, initial) is None
-    }
-    searched, steps, slice_steps = len(waiting), 0, _SLICE_STEPS
-    while waiting:
-        for key, search in tuple(waiting.items()):
-            before = search.steps
-            found = search.run(min(slice_steps, steps_max - steps))
-            steps += search.steps - before
+    if steps_max is None:
+        steps_max = STEPS_MAX + STEPS_AN_OP_MAX * sum(map(len, parts.values()))
+    turns = _Turns(parts, initial, steps_max)
+    hard: list[Any] = [key for key, ops in parts.items() if witness(ops, initial) is None]
+    searched, factor = len(hard), 1
+    while hard:
+        left = []
+        for key in hard:
+            found = turns.give(key, factor)
             if found:
-                del waiting[key]
-            elif found is False or steps >= steps_max:
-                return Outcome(found, key, steps, len(parts), searched, search.farthest)
-        slice_steps *= 2
-    return Outcome(True, None, steps, len(parts), searched)
+                continue
+            if found is False or turns.steps >= steps_max:
+                farthest = turns.farthest(key)
+                return Outcome(found, key, turns.steps, len(parts), searched, farthest)
+            left.append(key)
+        hard, factor = left, 2 * factor
+    return Outcome(True, None, turns.steps, len(parts), searched)
+
+
+class _Turns:
+    """Searches that are made when they are first needed, and dropped when they are done."""
+
+    def __init__(self, parts: Mapping[Any, Sequence[Op]], initial: State, steps_max: int) -> None:
+        self._parts = parts
+        self._initial = initial
+        self._steps_max = steps_max
+        self._searches: dict[Any, Search] = {}
+        self.steps = 0
+
+    def give(self, key: Any, factor: int) -> bool | None:
+        """Lets the search of one object go on for a turn; gives the answer, if it has one."""
+        ops = self._parts[key]
+        search = self._searches.pop(key, None) or Search(ops, self._initial)
+        turn = factor * (_TURN_STEPS + _TURN_STEPS_AN_OP * len(ops))
+        before = search.steps
+        found = search.run(min(turn, self._steps_max - self.steps))
+        self.steps += search.steps - before
+        if not found:
+            self._searches[key] = search
+        return found
+
+    def farthest(self, key: Any) -> int:
+        """See `Search.farthest`."""
+        return self._searches[key].farthest

@@ -32,11 +32,13 @@ def witness(ops: Sequence[Op], initial: State) -> list[Op] | None:
         return None
     indexed = [op for op in completed if op.index is not None]
     indexed.sort(key=lambda op: (op.index, op.action.pure, op.call))
-    order = _with_open(indexed, _Open(op for op in ops if op.ret is None), initial)
+    unknown = _Open(op for op in ops if op.ret is None)
+    order = _with_open(indexed, unknown, initial)
     if order is None:
         return None
     if len(indexed) < len(completed):
-        order = _with_pure(order, [op for op in completed if op.index is None], initial)
+        extra = [op for op in completed if op.index is None]
+        order = _with_pure(order, extra, initial, unknown.left())
     return order if is_linearization(order, ops, initial) else None
 
 
@@ -87,6 +89,11 @@ class _Open:
             wanted = found[-1].action.needs
         return found[::-1]
 
+    def left(self) -> list[Op]:
+        """Writes that were not taken, by call; each can take place in every state."""
+        ops = (op for same in self._by_state.values() for op in same)
+        return sorted((op for op in ops if op.action.needs is ANY), key=lambda op: op.call)
+
 
 def _with_open(completed: Sequence[Op], unknown: _Open, initial: State) -> list[Op] | None:
     """Puts an operation of unknown outcome wherever only that explains what was seen."""
@@ -105,26 +112,71 @@ def _with_open(completed: Sequence[Op], unknown: _Open, initial: State) -> list[
     return order
 
 
-def _with_pure(order: Sequence[Op], extra: list[Op], initial: State) -> list[Op]:
-    """Puts operations that change nothing where real time and the state allow it, if anywhere."""
-    states, calls = [initial], [-1]
-    for op in order:
-        states.append(op.action.step(states[-1]))
-        calls.append(max(calls[-1], op.call))
-    rets = [op.ret if op.ret is not None else inf for op in order]
-    for at in range(len(rets) - 2, -1, -1):
-        rets[at] = min(rets[at], rets[at + 1])
+def _with_pure(
+    order: Sequence[Op], extra: Sequence[Op], initial: State, unknown: Sequence[Op]
+) -> list[Op]:
+    """Puts operations that change nothing where real time and the state allow it, if anywhere.
+
+    Where the state does not, a write of unknown outcome may have been there, unseen by others.
+    """
+    gaps = _Gaps(order, initial, unknown)
     placed: list[tuple[int, int, Op]] = []
-    last = 0
     for op in sorted(extra, key=lambda op: op.call):
-        # Gap g is before order[g]: all that returned before the call is left of it, and all that
-        # was called after the return is right of it.
-        last = max(last, bisect_left(rets, op.call))
-        end = bisect_right(calls, op.ret or 0) - 1
-        gaps = (gap for gap in range(last, end + 1) if op.action.step(states[gap]) == states[gap])
-        placed.append((next(gaps, last), op.call, op))
+        gap, hidden = gaps.find(op)
+        # before what was placed there without a write of its own: that needs the state as it was
+        rank = 0 if hidden is None else len(placed) + 1
+        if hidden is not None:
+            placed.append((gap, rank, hidden))
+        placed.append((gap, rank, op))
     placed.sort(key=lambda entry: entry[:2])
     return _merged(order, placed)
+
+
+class _Gaps:
+    """Places between the operations of an order; gap g is before order[g]."""
+
+    def __init__(self, order: Sequence[Op], initial: State, unknown: Sequence[Op]) -> None:
+        self._order = order
+        self._unknown = list(unknown)
+        self._states, self._calls = [initial], [-1]
+        for op in order:
+            self._states.append(op.action.step(self._states[-1]))
+            self._calls.append(max(self._calls[-1], op.call))
+        self._rets = [op.ret if op.ret is not None else inf for op in order]
+        for at in range(len(order) - 2, -1, -1):
+            self._rets[at] = min(self._rets[at], self._rets[at + 1])
+        self._first = 0
+
+    def find(self, op: Op) -> tuple[int, Op | None]:
+        """A gap for an operation, with the write to put before it, if it needs one.
+
+        Without any that fits, it is a gap that does not: the order will be found to be none. Gaps
+        ascend with calls.
+        """
+        # All that returned before the call are left of it, all called after the return right of it.
+        first = self._first = max(self._first, bisect_left(self._rets, op.call))
+        last = bisect_right(self._calls, op.ret or 0) - 1
+        for gap in range(first, last + 1):
+            if op.action.step(self._states[gap]) == self._states[gap]:
+                return gap, None
+        for gap in range(first, last + 1):
+            if hidden := self._hidden(gap, op):
+                return gap, hidden
+        return first, None
+
+    def _hidden(self, gap: int, op: Op) -> Op | None:
+        """A write that nobody else would see in a gap, since another follows there."""
+        if gap < len(self._order) and self._order[gap].action.needs is not ANY:
+            return None
+        if gap < len(self._order) and self._order[gap].action.pure:
+            return None
+        limit = min(op.ret or 0, self._rets[gap] if gap < len(self._rets) else inf)
+        for at, write in enumerate(self._unknown):
+            if write.call > limit:
+                return None
+            if op.action.step(write.action.gives) == write.action.gives:
+                return self._unknown.pop(at)
+        return None
 
 
 def _merged(order: Sequence[Op], placed: Sequence[tuple[int, int, Op]]) -> list[Op]:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from jepsen_like.checkers.linear import STEPS_MAX, Outcome, check
+from jepsen_like.checkers.linear import Outcome, check
 from jepsen_like.checkers.linear_explain import explain
 from jepsen_like.checkers.linear_search import Op
 from jepsen_like.checkers.linear_shrink import smallest_part
@@ -62,12 +62,12 @@ class Gathered(msgspec.Struct):
     unknown: int = 0
 
 
-def check_register(events: Sequence[Event], *, steps_max: int = STEPS_MAX) -> Verdict:
+def check_register(events: Sequence[Event], *, steps_max: int | None = None) -> Verdict:
     """Judges a history of registers.
 
     Args:
         events: The history; event i has index i.
-        steps_max: Budget of the search, in configurations.
+        steps_max: Budget of the search, in configurations; see `linear.check`.
 
     Raises:
         MalformedHistory: It breaks the rules of histories, or of the vocabulary above.

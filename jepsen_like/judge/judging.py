@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from jepsen_like.checkers.linear import STEPS_MAX, check
+from jepsen_like.checkers.linear import check
 from jepsen_like.history import LINE_BYTES_MAX, Event
 from jepsen_like.judge import inline, jepsen_log, kv_lines, recorded
 from jepsen_like.judge.parts import Recorded, Unreadable
@@ -38,7 +38,7 @@ def judge(
     paths: Iterable[str],
     refuse: Callable[[str, str], None],
     *,
-    steps_max: int = STEPS_MAX,
+    steps_max: int | None = None,
     cpu_s: Callable[[], float] = time.process_time,
 ) -> Iterator[Judgement]:
     """Decides recorded histories, one after the other.
@@ -46,7 +46,7 @@ def judge(
     Args:
         paths: The files; a format is known by content, whatever the name.
         refuse: Called with path and reason for a file that can't be judged; the others go on.
-        steps_max: Budget of the search for each file, in configurations.
+        steps_max: Budget of the search for each file, in configurations; see `check`.
         cpu_s: Processor time used so far, in seconds.
     """
     for path in paths:
@@ -60,12 +60,12 @@ def judge(
         yield Judgement(path, found.linearizable, round(cpu_s() - begun, 6))
 
 
-def main(files: Iterable[str], *, steps_max: int = STEPS_MAX) -> int:
+def main(files: Iterable[str], *, steps_max: int | None = None) -> int:
     """Judges files: one JSON line each on stdout, at once; what can't be judged on stderr.
 
     Args:
         files: Their paths.
-        steps_max: Budget of the search for each, in configurations.
+        steps_max: Budget of the search for each, in configurations; see `check`.
 
     Returns:
         The exit code: 0 if all could be judged, whatever the verdicts; 1 otherwise.
