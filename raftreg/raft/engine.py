@@ -12,6 +12,8 @@ The rules, and the engine's faults that they answer (numbers of the audit in ADR
   only once its own disk reaches into its term (S2, S7, Raft paper section 5.4.2);
 * acknowledgements and votes carry their term; others are dropped, votes count once a voter (S3);
 * an acknowledgement never rewinds what was already sent, except as an explicit reset (S1);
+* a log that differs from the leader's is put right from the commit index in one step, not an entry
+  a round trip;
 * entries are applied once, one by one, and a fault in `apply` stops the node (S10, S11);
 * only entry kinds that hold no pickle pass (S12).
 """
@@ -168,10 +170,12 @@ class Engine(SyncObj):
     ) -> None:
         self._clock = clock
         self._log = journal
+        self._reset_again_s = heartbeat_s / 2
         self._apply = apply
         self._install = install
         self._commit = 0
         self._proved = 0  #: highest index that appends of leaders proved committed
+        self._reset_told = (0, 0, -_NEVER)  #: term, index and time of the last reset asked for
         self._ready = False
         self._voters_heard: set[tuple[int, str]] = set()  #: (term, voter)
         # PySyncObj's constructor looks at every attribute, so also at this property's field.
@@ -242,6 +246,32 @@ class Engine(SyncObj):
         """Is called when the last piece of a snapshot has arrived and was verified."""
         del clearJournal
         self._install()
+
+    def _SyncObj__sendNextNodeIdx(  # noqa: N802
+        self,
+        node: Node,
+        reset: bool = False,
+        nextNodeIdx: int | None = None,  # noqa: N803
+        success: bool = False,
+    ) -> None:
+        """Answers an append; one that does not fit, by asking for all after the commit index.
+
+        PySyncObj asks for one entry more than the append had, or for what follows its own last one.
+        That costs a round trip for each divergent entry, and answers to appends that were sent
+        meanwhile set the leader back to the end: under steady writes it never got there. Up to the
+        commit index all is in the log of every later leader (Leader Completeness, Raft section
+        5.4), so one step does, and all answers say the same.
+        """
+        next_index = self._log.last_index + 1 if nextNodeIdx is None else nextNodeIdx
+        self._SyncObj__transport.send(
+            node,
+            {
+                "type": "next_node_idx",
+                "next_node_idx": self._commit + 1 if reset else next_index,
+                "reset": reset,
+                "success": success,
+            },
+        )
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> None:  # noqa: N802
         """Configurations are ours; PySyncObj would unpickle them."""

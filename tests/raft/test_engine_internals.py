@@ -56,7 +56,13 @@ PINNED = {
     "tryLogCompaction": "3e39b3645bf4621c",
 }
 #: Replaced by a method of the same private name in `Engine`: what calls them matters, not they.
-REPLACED = {"applyLogEntries", "tryLogCompaction", "loadDumpFile", "parseChangeClusterRequest"}
+REPLACED = {
+    "applyLogEntries",
+    "loadDumpFile",
+    "parseChangeClusterRequest",
+    "sendNextNodeIdx",
+    "tryLogCompaction",
+}
 
 
 def source_hash(name: str) -> str:
