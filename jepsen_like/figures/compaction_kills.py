@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from jepsen_like.figures.figure import Done, Figure, Row, none_lost
-from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, until
+from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, settings_file, until
 from jepsen_like.figures.record import Record, Round
 from jepsen_like.ground.api import Host
 
@@ -35,9 +35,11 @@ class CompactionKills(Figure):
 
     async def measure(self, lab: Lab, numbers: Sequence[int], done: Done) -> list[str]:
         """See `Figure.measure`."""
-        flags = (
-            *("--raft-snapshot-threshold", str(SNAPSHOT_ENTRIES)),
-            *("--raft-trailing-logs", str(TRAILING_ENTRIES)),
+        flags = settings_file(
+            lab,
+            "snapshots-often",
+            f"raft_snapshot_threshold = {SNAPSHOT_ENTRIES}\n"
+            f"raft_trailing_logs = {TRAILING_ENTRIES}\n",
         )
         async with cluster(lab, self.name, pause_s=0.01, server_flags=flags) as it:
             await _fill(it, QUICK_BALLAST if lab.quick else BALLAST)

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from jepsen_like.door import NoAnswer, NotSent
 from jepsen_like.figures.figure import Done, Figure, Row, none_lost, within
-from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, until
+from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, settings_file, until
 from jepsen_like.figures.record import Record, Round
 from jepsen_like.ground.api import Host, Need, Rule
 
@@ -38,16 +38,14 @@ class Divergent(Figure):
 
     async def measure(self, lab: Lab, numbers: Sequence[int], done: Done) -> list[str]:
         """See `Figure.measure`."""
-        settings = lab.logs / "stubborn.toml"
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(f"[http]\nwrite_timeout_s = {WRITE_TIMEOUT_S}\n")
+        settings = f"[http]\nwrite_timeout_s = {WRITE_TIMEOUT_S}\n"
         entries = QUICK_ENTRIES if lab.quick else ENTRIES
         async with cluster(
             lab,
             self.name,
             workers=3,
             command_prefix=(sys.executable, "-m", "jepsen_like.figures.stubborn"),
-            server_flags=("--config", str(settings.absolute())),
+            server_flags=settings_file(lab, "impatient", settings),
         ) as it:
             for number in numbers:
                 done(await _round(it, number, entries))

@@ -22,7 +22,7 @@ import msgspec
 
 from jepsen_like.door import NoAnswer, NotSent
 from jepsen_like.figures.figure import Done, Figure, Row, none_lost
-from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, until
+from jepsen_like.figures.lab import Cluster, Lab, Trouble, cluster, settings_file, until
 from jepsen_like.figures.opening import Opened, found_when_read, opened
 from jepsen_like.figures.record import Record, Round
 from jepsen_like.ground import leash, loopback
@@ -113,15 +113,14 @@ class Flips(Figure):
 
 async def _originals(lab: Lab) -> list[Original]:
     """Makes a cluster, writes, and ends its servers in several ways under load."""
-    flags = (
-        *("--raft-snapshot-threshold", str(SNAPSHOT_ENTRIES)),
-        *("--raft-trailing-logs", str(TRAILING_ENTRIES)),
-    )
+    often = f"raft_snapshot_threshold = {SNAPSHOT_ENTRIES}\nraft_trailing_logs = "
+    flags = settings_file(lab, "short", f"{often}{TRAILING_ENTRIES}\n")
+    longer = settings_file(lab, "long", f"{often}{LONG_TRAILING_ENTRIES}\n")
     folders: dict[str, Path] = {}
     async with cluster(lab, "flips", workers=4, pause_s=0.002, server_flags=flags) as it:
         n1, n2, n3 = it.ground.servers
         await n2.stop()
-        await n2.start(("--raft-trailing-logs", str(LONG_TRAILING_ENTRIES)))
+        await n2.start(longer)
         await it.whole()
         await _written(it, WRITES)
         for how, host in (("killed under load", n1), ("stopped in order", n2)):

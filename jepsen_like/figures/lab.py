@@ -61,6 +61,13 @@ class Lab(msgspec.Struct, frozen=True):
     say: Callable[[str], None]
 
 
+def settings_file(lab: Lab, name: str, text: str) -> tuple[str, str]:
+    """Writes a TOML file for servers; gives the flags that name it."""
+    path = lab.scratch / f"{name}.toml"
+    path.write_text(text, encoding="utf-8")
+    return ("--config", str(path))
+
+
 class Cluster:
     """Servers, the way to them, and clients that write.
 
