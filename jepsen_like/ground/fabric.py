@@ -18,7 +18,7 @@ import msgspec
 from jepsen_like.ground.api import PairCount, Rule
 
 WAITING_MAX: Final = 20_000  #: packets that wait in all lanes together
-BACKLOG_BYTES_MAX: Final = 64 << 10  #: of one lane before its bandwidth limit
+BACKLOG_BYTES_MAX: Final = 32 << 10  #: of one lane before its bandwidth limit
 BURST_BYTES: Final = 1500  #: that a lane with a limit passes at once after a rest
 DELAY_S_MAX: Final = 60.0
 

@@ -294,8 +294,8 @@ class Bandwidth(Everywhere):
     counter = "throttled"
 
     def rule(self, rng: Random) -> Rule:
-        """About what the load needs, or less."""
-        return Rule(rate_bytes_per_s=rng.randrange(8, 64) << 10)
+        """A lane carries about 12 KiB/s at 50 operations a second: about that, or less."""
+        return Rule(rate_bytes_per_s=rng.randrange(4, 13) << 10)
 
 
 class Duplicate(Everywhere):
