@@ -11,7 +11,7 @@ import msgspec
 from jepsen_like.door import Answer, Door, NoAnswer, NotSent
 from jepsen_like.history import Type
 from jepsen_like.workloads.base import Context
-from jepsen_like.workloads.steps import Ended, decoded, read, refusal, write
+from jepsen_like.workloads.steps import Ended, read, refusal, shown, write
 
 #: An agent answers a registration within this, whether or not it reaches a server.
 AGENT_TIMEOUT_S = 8.0
@@ -179,7 +179,7 @@ async def entries(
     answer = await read(door, node, f"/v1/health/service/{service}", params=params)
     if answer.status != 200:
         raise Ended(Type.FAIL, refusal(answer))
-    found: list[Entry] = decoded(answer, list[Entry])
+    found: list[Entry] = shown(answer, list[Entry])
     return found, answer
 
 

@@ -26,7 +26,7 @@ from jepsen_like.history import Type
 from jepsen_like.workloads import keys
 from jepsen_like.workloads.base import Completion, Context, Invocation
 from jepsen_like.workloads.catalog_calls import add_host
-from jepsen_like.workloads.steps import Ended, Stepwise, decoded, read, write
+from jepsen_like.workloads.steps import Ended, Stepwise, read, shown, write
 
 HOST: Final = "jepsen-once"
 ADDRESS: Final = "192.0.2.31"
@@ -151,12 +151,12 @@ class Once(Stepwise):
             return ([] if row is None else row.parsed(list[int])), index
         if key == "rows":
             answer = await read(context.door, node, f"/v1/kv/{ROWS}", params={"recurse": ""})
-            found = [] if answer.status == 404 else decoded(answer, list[_Keyed])
+            found = [] if answer.status == 404 else shown(answer, list[_Keyed])
             writes = {(row.create_index, row.key) for row in found}
             writes |= {(row.modify_index, row.key) for row in found}
             return [int(name.removeprefix(ROWS)) for _, name in sorted(writes)], answer.index
         answer = await read(context.door, node, f"/v1/session/node/{HOST}")
-        sessions = sorted((row.create_index, row.name) for row in decoded(answer, list[_Keyed]))
+        sessions = sorted((row.create_index, row.name) for row in shown(answer, list[_Keyed]))
         return [int(name) for _, name in sessions], answer.index
 
     def checker(self) -> Checker:

@@ -112,8 +112,20 @@ async def read(
 
 
 def decoded(answer: Answer, type_: Any) -> Any:
-    """The body of an answer as JSON of a type; see `readable`."""
+    """The body of an answer to a write as JSON of a type; see `readable`."""
     return readable(answer.body, type_)
+
+
+def shown(answer: Answer, type_: Any) -> Any:
+    """The body of an answer to a read as JSON of a type.
+
+    Raises:
+        Ended: FAIL: it is something else, and a read has no effect that could be unknown.
+    """
+    try:
+        return readable(answer.body, type_)
+    except Ended as ended:
+        raise Ended(Type.FAIL, ended.reason, answer.index) from ended
 
 
 def readable(data: bytes, type_: Any) -> Any:
