@@ -119,7 +119,7 @@ def decode(lines: Iterable[bytes], source: str = "history") -> Iterator[Event]:
             return
         try:
             event = _decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedHistory(f"{source}:{number + 1}: {error}") from error
         if event.index != number:
             raise MalformedHistory(f"{source}:{number + 1}: index {event.index}, not {number}")

@@ -18,10 +18,11 @@ none is left out.
 1. *What changes nothing comes at once.* An available pure operation that the state allows is taken
    without branching: in any completion it may be moved to the front, where the state is the same,
    and nothing that must precede it is left.
-2. *Of equals, the one that returns first.* Let a and b be available with equal actions, a returning
-   no later (open: never). In a completion that begins with b, exchange them. a is available. What
-   must come after b's return was called after a's return too, thus came after a and now comes after
-   b. If a was open and absent then b, returning no earlier, is open, and a replaces it.
+2. *Of equals, the one that returns first.* Let a and b be available with equal actions (up to what
+   nobody can tell apart), a returning no later (open: never). In a completion that begins with b,
+   exchange them. a is available. What must come after b's return was called after a's return too,
+   thus came after a and now comes after b. If a was open and absent then b, returning no earlier,
+   is open, and a replaces it.
 3. *An open operation must be of use.* Take a completion with the fewest open operations. If it
    begins with an open x that leads from state s to s', then what follows is some y with
    step(s', y) != step(s, y), or x could be left out; y exists, since the last is a completed one.

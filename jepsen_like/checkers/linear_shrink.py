@@ -11,8 +11,8 @@ First the shortest prefix that fails. (Prefixes of linearizable histories are li
 operation not yet returned is open.) Then, because more constraints never explain more, the set is
 found by bisection (Junker's QuickXplain, 2004, one element at a time): with the operations in an
 order, the shortest run that fails ends in one that must be kept. The order says what is preferred
-where there is a choice: the last return, without which the prefix would not fail; then writes,
-which tell more than reads; of either the latest first.
+where there is a choice: the last return, without which the prefix would not fail; then what
+returned late; among those about as late, writes, which tell more than reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRIAL_STEPS_MAX: Final = 20_000
 RELAXED_A_STEP: Final = 4
 
 
-def smallest_part(ops: Sequence[Op], initial: State, *, farthest: int = 0) -> list[Op]:
+def smallest_part(ops: Sequence[Op], initial: State, *, farthest: int = 0) -> list[Op] | None:
     """The operations that show, on their own, that a history is not linearizable.
 
     Args:
@@ -37,21 +37,39 @@ def smallest_part(ops: Sequence[Op], initial: State, *, farthest: int = 0) -> li
         farthest: So many operations, in the order of returns, are known to be explicable.
 
     Returns:
-        The operations by call. They fail alone; they are minimal unless the bounds of this module
-        on time were met, and then they are what had been reached.
+        The operations by call: they fail alone, and are minimal. None if that took longer than the
+        bounds of this module allow.
     """
     trials = _Trials(ops, initial)
     returns = sorted((op for op in ops if op.ret is not None), key=lambda op: op.ret or 0)
-    prefix = _shortest(len(returns), lambda n: trials.fails(returns[:n]), guess=farthest + 1)
-    *before, last = returns[:prefix]
-    rest = [last, *sorted(before, key=lambda op: (op.action.pure, -(op.ret or 0)))]
-    kept: list[Op] = []
-    while rest and trials.left > 0 and not trials.fails(kept):
+    part = _reduced(trials, returns[: farthest + 1])
+    if part is None:
+        size = _shortest(len(returns), lambda n: trials.fails(returns[:n]), guess=farthest + 1)
+        part = _reduced(trials, returns[:size])
+    return None if part is None else sorted(part, key=lambda op: op.call)
+
+
+def _reduced(trials: _Trials, prefix: Sequence[Op]) -> list[Op] | None:
+    """A minimal part of a prefix; None if none is found to fail."""
+    *before, last = prefix
+    rest, kept = [last, *_preferred(before)], list[Op]()
+    while trials.left > 0:
         run = _shortest(len(rest), lambda n: trials.fails([*kept, *rest[:n]]))  # noqa: B023
+        if run == len(rest) and not trials.fails([*kept, *rest]):
+            return None
         kept.append(rest[run - 1])
         rest = rest[: run - 1]
-    part = kept if trials.fails(kept) else [*kept, *rest]
-    return sorted(part, key=lambda op: op.call)
+        if trials.fails(kept):
+            return kept
+    return None
+
+
+def _preferred(ops: Sequence[Op]) -> list[Op]:
+    """From the latest return to the earliest, and among those about as late, writes first."""
+    late = sorted(
+        enumerate(reversed(ops), 1), key=lambda one: (one[0].bit_length(), one[1].action.pure)
+    )
+    return [op for _, op in late]
 
 
 def _shortest(size: int, fails: Callable[[int], bool], guess: int = 1) -> int:

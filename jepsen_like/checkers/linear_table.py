@@ -16,6 +16,7 @@ from jepsen_like.checkers.models import (
     Action,
     Add,
     Append,
+    Cas,
     Mismatch,
     Read,
     State,
@@ -56,10 +57,10 @@ class Table:
         self._steps: list[dict[int, int]] = []
         self._states: dict[State, int] = {}
         self._actions: dict[Action, int] = {}
+        self._fold = fold({op.action for op in ops})
         for op in ops:
-            self._actions.setdefault(op.action, len(self._actions))
+            self._actions.setdefault(self._as_seen(op.action), len(self._actions))
         self._by_number = list(self._actions)
-        self._fold = fold(self._by_number)
         self.state(initial)
         self.unseen = self.state(UNSEEN)
         self.needs = [self._known(action.needs) for action in self._by_number]
@@ -74,8 +75,18 @@ class Table:
         self.is_plain = not any(isinstance(a, (Append, Add)) for a in self._by_number)
 
     def action(self, op: Op) -> int:
-        """The number of what an operation did."""
-        return self._actions[op.action]
+        """The number of what an operation did; the same for all that nobody can tell apart."""
+        return self._actions[self._as_seen(op.action)]
+
+    def _as_seen(self, action: Action) -> Action:
+        """The action with UNSEEN for what it writes, if nobody will ever ask for that."""
+        match action:
+            case Write(value) if self._fold(value) is UNSEEN:
+                return Write(UNSEEN)
+            case Cas(expected, new) if self._fold(new) is UNSEEN:
+                return Cas(expected, UNSEEN)
+            case _:
+                return action
 
     def state(self, state: State) -> int:
         """The number of a state, or of those like it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from math import inf
 
 from jepsen_like.checkers.linear_search import Op
@@ -122,13 +123,8 @@ def _with_pure(
     gaps = _Gaps(order, initial, unknown)
     placed: list[tuple[int, int, Op]] = []
     for op in sorted(extra, key=lambda op: op.call):
-        gap, hidden = gaps.find(op)
-        # before what was placed there without a write of its own: that needs the state as it was
-        rank = 0 if hidden is None else len(placed) + 1
-        if hidden is not None:
-            placed.append((gap, rank, hidden))
-        placed.append((gap, rank, op))
-    placed.sort(key=lambda entry: entry[:2])
+        placed.extend(gaps.find(op))
+    placed.sort(key=lambda entry: entry[:2])  # stable: by call otherwise
     return _merged(order, placed)
 
 
@@ -146,23 +142,36 @@ class _Gaps:
         for at in range(len(order) - 2, -1, -1):
             self._rets[at] = min(self._rets[at], self._rets[at + 1])
         self._first = 0
+        self._ended: list[tuple[int, int]] = []  # return and gap of what was placed
+        self._hiding: dict[int, State] = {}  # what a write put into a gap leaves
 
-    def find(self, op: Op) -> tuple[int, Op | None]:
-        """A gap for an operation, with the write to put before it, if it needs one.
+    def find(self, op: Op) -> list[tuple[int, int, Op]]:
+        """Gap, rank in it and operation, also of the write to put before it, if it needs one.
 
-        Without any that fits, it is a gap that does not: the order will be found to be none. Gaps
-        ascend with calls.
+        Without a gap that fits, it is one that does not: the order will be found to be none. Those
+        with rank 0 find the state as it was; then comes a write, and those that need it.
         """
+        while self._ended and self._ended[0][0] < op.call:
+            self._first = max(self._first, heappop(self._ended)[1])
         # All that returned before the call are left of it, all called after the return right of it.
-        first = self._first = max(self._first, bisect_left(self._rets, op.call))
+        self._first = first = max(self._first, bisect_left(self._rets, op.call))
         last = bisect_right(self._calls, op.ret or 0) - 1
+        found = self._fitting(op, first, last)
+        heappush(self._ended, (op.ret or 0, found[-1][0]))
+        return found
+
+    def _fitting(self, op: Op, first: int, last: int) -> list[tuple[int, int, Op]]:
         for gap in range(first, last + 1):
             if op.action.step(self._states[gap]) == self._states[gap]:
-                return gap, None
+                return [(gap, 0, op)]
         for gap in range(first, last + 1):
-            if hidden := self._hidden(gap, op):
-                return gap, hidden
-        return first, None
+            if gap in self._hiding:
+                if op.action.step(self._hiding[gap]) == self._hiding[gap]:
+                    return [(gap, 1, op)]
+            elif hidden := self._hidden(gap, op):
+                self._hiding[gap] = hidden.action.gives
+                return [(gap, 1, hidden), (gap, 1, op)]
+        return [(first, 0, op)]
 
     def _hidden(self, gap: int, op: Op) -> Op | None:
         """A write that nobody else would see in a gap, since another follows there."""

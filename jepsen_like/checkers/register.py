@@ -29,6 +29,7 @@ from jepsen_like.history import NEMESIS, Event, MalformedHistory, Type
 
 MISMATCH: Final = "another value is there"
 ANOMALIES_MAX: Final = 100
+SHOWN_MAX: Final = 20  #: of a violation that could not be made small
 Scalar: TypeAlias = int | float | str | bool | None
 
 
@@ -190,8 +191,17 @@ def _scalar(event: Event, value: object) -> Scalar:
 
 def _violation(gathered: Gathered, outcome: Outcome, events: Sequence[Event]) -> Anomaly:
     ops = gathered.parts[outcome.key]
+    describe = _describer(events)
     part = smallest_part(ops, CAS_REGISTER.initial, farthest=outcome.farthest)
-    message = explain(part, ops, CAS_REGISTER.initial, _describer(events))
+    if part is None:
+        returns = sorted((op for op in ops if op.ret is not None), key=lambda op: op.ret or 0)
+        part = returns[max(0, outcome.farthest + 1 - SHOWN_MAX) : outcome.farthest + 1]
+        message = (
+            f"{describe(part[-1])} can't be explained together with all before it; which of them"
+            f" contradict it would take longer to find out, the last {len(part)} are shown"
+        )
+    else:
+        message = explain(part, ops, CAS_REGISTER.initial, describe)
     shown = sorted(
         position for op in part for position in (op.call, op.ret) if position is not None
     )

@@ -34,7 +34,7 @@ def read(data: bytes) -> Recorded:
     """
     try:
         case = msgspec.json.decode(data, type=Case)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"no history in JSON: {error}") from error
     model = _MODELS.get(case.model.partition("(")[0].strip())
     if model is None:

@@ -106,6 +106,9 @@ BROKEN = {
     "json: no list": b'{"model": "set", "ops": [[0, "read", null, 5, 0, 1]]}',
     "json: back in time": b'{"model": "register", "ops": [[0, "put", 1, null, 3, 1]]}',
     "json: deep": b'{"ops": ' + b"[" * 100_000,
+    "json: not text": b'{"model": "\xff", "ops": []}',
+    "ours: not text": b'{"index":0,"time_ns":0,"process":0,"type":"invoke","f":"read"}\n'
+    b'{"index":1,"time_ns":0,"process":0,"type":"ok","f":"\xff"}\n',
     "ours: gap": b'{"index":0,"time_ns":0,"process":0,"type":"invoke","f":"read","key":"k"}\n'
     b'{"index":2,"time_ns":0,"process":0,"type":"ok","f":"read","key":"k"}\n',
     "ours: no register": b'{"index":0,"time_ns":0,"process":0,"type":"invoke","f":"txn"}\n',

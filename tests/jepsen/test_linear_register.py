@@ -218,3 +218,31 @@ def test_a_run_with_indexes_is_accepted_and_its_mutation_refused(data: st.DataOb
     past = data.draw(st.integers(0, value - 1))
     record.done("read", "default", past or None, raft_index=data.draw(st.integers(0, index)))
     assert record.verdict().valid is Valid.FALSE
+
+
+def test_mismatches_need_no_search() -> None:
+    """Failed compare-and-sets come without an index; a hidden unknown write may explain them."""
+    record = Record().done("write", 1, raft_index=1).add(9, Type.INVOKE, "write", 5)
+    for process in (2, 3):
+        record.add(process, Type.INVOKE, "cas", [1, 7])
+    for process in (2, 3):
+        record.add(process, Type.FAIL, "cas", [1, 7], error=MISMATCH)
+    record.done("write", 2, raft_index=3)
+    record.done("read", "default", 2, raft_index=3)
+    verdict = record.verdict()
+    assert verdict.valid is Valid.TRUE
+    assert verdict.figures["keys_searched"] == 0
+
+
+def test_a_violation_late_in_a_long_history_is_decided() -> None:
+    """Thousands of operations before it, unknown writes and mismatches do not hide a stale read."""
+    record = Record()
+    for n in range(1, 1000):
+        record.done("write", n).add(1, Type.INVOKE, "cas", [n - 1, 0])
+        record.add(1, Type.FAIL, "cas", [n - 1, 0], error=MISMATCH)
+        if n % 20 == 0:
+            record.add(10 + n, Type.INVOKE, "write", -n)
+    record.done("read", "default", 990)
+    verdict = record.verdict()
+    assert verdict.valid is Valid.FALSE
+    assert len(verdict.anomalies[0].events) == 6

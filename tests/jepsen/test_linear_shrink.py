@@ -32,6 +32,7 @@ def test_the_part_fails_alone_and_is_minimal(name: str, data: st.DataObject) -> 
     search = Search(ops, model.initial)
     assume(search.run(100_000) is False)
     part = smallest_part(ops, model.initial, farthest=search.farthest)
+    assert part is not None
     assert all(op in ops and op.ret is not None for op in part)
     assert not by_definition(part, model.initial)
     assert not by_definition(relaxed(ops, part), model.initial)
@@ -44,7 +45,9 @@ def found(ops: Sequence[Op], initial: State) -> list[Op]:
     """The part of a history that is not linearizable."""
     search = Search(ops, initial)
     assert search.run(1_000_000) is False
-    return smallest_part(ops, initial, farthest=search.farthest)
+    part = smallest_part(ops, initial, farthest=search.farthest)
+    assert part is not None
+    return part
 
 
 def test_a_violation_in_a_long_history_is_a_few_operations() -> None:
