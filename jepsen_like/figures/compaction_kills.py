@@ -20,9 +20,9 @@ BALLAST_BYTES: Final = 400
 AT_ONCE: Final = 32
 SNAPSHOT_S_MAX: Final = 60.0
 TRIES_MAX: Final = 20  #: for one kill that hits
-KINDS: Final = ("while it is written", "just after it took its name")
+KINDS: Final = ("while a snapshot was written", "just after it had taken its name")
 _POLL_S: Final = 0.002
-_WRITING_S: Final = 0.25  #: the kill comes up to this long after the file was first seen
+_WRITING_S: Final = 0.12  #: the kill comes up to this long after the file was first seen
 
 
 class CompactionKills(Figure):

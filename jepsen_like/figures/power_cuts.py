@@ -14,6 +14,7 @@ from jepsen_like.ground.api import DiskControl, Host, Need
 
 LOAD_S: Final = (0.4, 2.0)
 DARK_S: Final = (0.0, 1.0)
+DELAY_S: Final = 0.01
 KINDS: Final = ("all servers", "one server", "the leader", "two of three")
 
 
@@ -28,7 +29,9 @@ class PowerCuts(Figure):
 
     async def measure(self, lab: Lab, numbers: Sequence[int], done: Done) -> list[str]:
         """See `Figure.measure`."""
-        async with cluster(lab, self.name, disk=True, pause_s=0.02) as it:
+        async with cluster(
+            lab, self.name, disk=True, workers=12, pause_s=0.02, body_bytes=600
+        ) as it:
             for number in numbers:
                 done(await _round(it, number, KINDS[number % len(KINDS)]))
             return await it.writers.missing_anywhere()
@@ -66,11 +69,14 @@ async def _round(it: Cluster, number: int, kind: str) -> Round:
     await it.whole()
     name = str(number)
     it.writers.begin(name)
+    # Slow disks: at any moment something is written and not yet synced.
+    await _set_delay(it, DELAY_S)
     await asyncio.sleep(it.rng.uniform(*LOAD_S))
     hosts = await _chosen(it, kind)
     torn = bool(it.rng.getrandbits(1))
     lost = await _cut_power(it, hosts, torn=torn)
     await asyncio.sleep(it.rng.uniform(*DARK_S))
+    await _set_delay(it, 0.0)
     for host in hosts:
         await host.start()
     await it.whole()
@@ -109,6 +115,11 @@ async def _cut_power(it: Cluster, hosts: Sequence[Host], *, torn: bool) -> dict[
     )
     await asyncio.gather(*(host.kill() for host in hosts))
     return {what: sum(one.get(what, 0) for one in lost) for what in ("writes", "bytes", "names")}
+
+
+async def _set_delay(it: Cluster, delay_s: float) -> None:
+    disks = [_disk(host) for host in it.ground.servers]
+    await asyncio.gather(*(disk.set_faults(delay_s=delay_s) for disk in disks))
 
 
 def _disk(host: Host) -> DiskControl:
