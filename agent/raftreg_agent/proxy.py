@@ -28,7 +28,7 @@ from raftreg.errors import (
 )
 from raftreg.http import json
 from raftreg.http.discovery import query_of
-from raftreg.http.middleware import UNTIMED
+from raftreg.http.middleware import HEAD_SENT, UNTIMED
 from raftreg.http.params import read_options
 from raftreg.http.problems import TooManyWatches
 from raftreg.http.reply import (
@@ -170,14 +170,9 @@ class ServerProxy:
             response = web.StreamResponse(status=stream.status, headers=_handed_on(stream.headers))
             response.content_type = stream.headers.get("Content-Type", "application/octet-stream")
             await response.prepare(request)
-            try:
-                async for chunk in stream:
-                    await response.write(chunk)
-            except RaftregError as error:
-                # The head is gone: only a broken connection can tell that this is not all.
-                if request.transport is not None:
-                    request.transport.abort()
-                raise ConnectionResetError(error.message) from error
+            request[HEAD_SENT] = True
+            async for chunk in stream:
+                await response.write(chunk)
             await response.write_eof()
             return response
 

@@ -426,7 +426,7 @@ class RegistryClient:
                 opened = self._wire.open(base, request, silence_s=silence_s)
                 async with asyncio.timeout(self._attempt_timeout_s):
                     answer = await stack.enter_async_context(opened)
-                    return await self._checked(Stream(answer, base))
+                    return await self._checked(Stream(answer, base, silence_s))
             except TimeoutError:
                 call.failed(DeadlineExceeded(f"{base}: no answer"))
             except RaftregError as error:

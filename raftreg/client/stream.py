@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -18,14 +19,22 @@ _CHUNK_BYTES = 64 * 1024
 class Stream:
     """The open body of an answer.
 
+    Args:
+        answer: The answer, its body unread.
+        address: URL of the server that sends it.
+        silence_s: Longest wait for the next bytes, in seconds; None waits for ever.
+
     Attributes:
         address: URL of the server that sends it.
         status: HTTP status, a success.
         headers: Headers of the answer.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, address: str) -> None:
+    def __init__(
+        self, answer: aiohttp.ClientResponse, address: str, silence_s: float | None = None
+    ) -> None:
         self._answer = answer
+        self._silence_s = silence_s
         self.address = address
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
@@ -36,9 +45,16 @@ class Stream:
         Raises:
             ConnectionLost: The connection broke, or nothing came for `silence_s`.
         """
+        while chunk := await self._next_chunk():
+            yield chunk
+
+    async def _next_chunk(self) -> bytes:
+        """Gives what has arrived, b"" at the end."""
         try:
-            async for chunk in self._answer.content.iter_any():
-                yield chunk
+            # aiohttp's own read timeout ends with its parser: after bytes that are no chunk the
+            # reader would be woken by nobody, not even by the end of the connection.
+            async with asyncio.timeout(self._silence_s):
+                return await self._answer.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error, self.address) from error
 

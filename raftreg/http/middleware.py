@@ -43,6 +43,8 @@ class RequestMeter(Protocol):
 
 #: `request[UNTIMED] = True` keeps a blocking query's wait out of the latency figures.
 UNTIMED = web.RequestKey("UNTIMED", bool)
+#: `request[HEAD_SENT] = True` says that the head of a long answer has been sent.
+HEAD_SENT = web.RequestKey("HEAD_SENT", bool)
 
 
 def answer_errors(meter: RequestMeter, now: Callable[[], float]) -> Middleware:
@@ -75,6 +77,9 @@ async def answered(
         route: Path pattern, for the figures.
         meter: Counts the answer.
         now: Monotonic seconds.
+
+    Raises:
+        ConnectionResetError: The handler failed after the head of its answer had been sent.
     """
     start_s = now()
     status = 499  # the client went away
@@ -97,7 +102,19 @@ async def answered(
         # Left out on purpose: the time that a blocking query waits is no latency.
         seconds = 0.0 if UNTIMED in request else now() - start_s
         meter.observe(route, request.method, status, seconds)
+    if status >= 400 and HEAD_SENT in request:
+        raise _broken_off(request)
     return response
+
+
+def _broken_off(request: web.Request) -> ConnectionResetError:
+    """Breaks the connection: nothing else can tell that an answer begun is not whole.
+
+    Another answer after the head of the first would be read as a piece of its body.
+    """
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionResetError(f"{request.path}: the answer could not be ended")
 
 
 def route_of(request: web.Request) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from raftreg.client import ANY_STATUS, Backoff, BadAnswer, Consistency, Read, RegistryClient
 from raftreg.errors import (
@@ -266,3 +267,27 @@ async def test_an_error_of_the_caller_passes_a_stream_unchanged() -> None:
             async with client.stream("/v1/snapshot"):
                 raise OSError("disk full")
         assert client.last_good is not None
+
+
+async def test_stream_that_turns_into_nonsense() -> None:
+    """Bytes that are no chunk end a stream, too: aiohttp by itself would wait for ever, its
+    parser gone and its read timeout with it.
+    """
+    read = asyncio.Event()
+
+    async def second_answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        await read.wait()
+        request.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        return await hangs(request)
+
+    async with (
+        running(frames(b"one", then=second_answer)) as server,
+        client_of(server.address) as client,
+        client.stream("/v1/internal/view", silence_s=0.1) as stream,
+    ):
+        arriving = stream.frames()
+        assert await anext(arriving) == b"one"
+        read.set()
+        with pytest.raises((ConnectionLost, BadAnswer)):
+            await anext(arriving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -336,6 +337,27 @@ async def test_a_view_follows_and_resumes(api: Running) -> None:
     assert view.kinds == ["resume", "deltas", "beat"]
     assert view.catalog.nodes == api.machine.state.catalog.nodes
     assert list(view.catalog.instances("web")) == list(api.machine.state.catalog.instances("web"))
+
+
+async def test_a_feed_that_fails_breaks_off(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends a feed after its head was sent breaks the connection; a second answer within the
+    body of the first would be taken for a piece of it.
+    """
+
+    async def stopped(timeout_s: float) -> bool:
+        raise NoLeader("this server is stopping")
+
+    monkeypatch.setattr(api.server._context.feed, "wait", stopped)
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.server.port)
+    writer.write(b"GET /v1/internal/view HTTP/1.1\r\nHost: s1\r\n\r\n")
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            answer += piece
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert not answer.endswith(b"0\r\n\r\n")  # nobody may take it for whole
 
 
 async def test_a_view_of_another_history_starts_anew(api: Running) -> None:
