@@ -43,10 +43,13 @@ class _Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._raw += data
-        if not self.head.done():
-            self._read_head()
-        if self.head.done() and not self.head.cancelled():
-            self._read_body()
+        try:
+            if not self.head.done():
+                self._read_head()
+            if self.head.done() and not self.head.cancelled():
+                self._read_body()
+        except ValueError as error:
+            self._end(ConnectionAbortedError(f"the answer is no HTTP: {error}"))
         self.arrived.set()
 
     def _read_head(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable
 from random import Random
 from signal import SIGTERM
+from typing import Any
+
+import msgspec
 
 from raftreg.errors import RaftregError
 from tests.sim.whole.process import Process, ServerProcess
@@ -14,21 +18,49 @@ from tests.sim.whole.world import WholeWorld
 _BACK_S = (0.5, 4.0)
 
 
+class Until(enum.Enum):
+    """When a fault is over, if not after a given time."""
+
+    HEALED = enum.auto()  #: all paths are opened
+    RUNNING = enum.auto()  #: all its hosts run again
+    END = enum.auto()  #: all faults end
+
+
+class Struck(msgspec.Struct, frozen=True):
+    """A fault that has struck.
+
+    Attributes:
+        hosts: Whom.
+        until: When it is over; a number is so many seconds.
+    """
+
+    hosts: tuple[str, ...]
+    until: Until | float = 0.0
+
+
+Kind = Callable[[], Struck | None]
+
+
 class Faults:
     """Breaks a world, a fault at a time.
 
     Args:
         world: What is broken.
         every_s: Mean time between two faults.
+        told: Takes `start-<fault>` and `stop-<fault>` for the history, with facts.
     """
 
-    def __init__(self, world: WholeWorld, every_s: float) -> None:
+    def __init__(
+        self, world: WholeWorld, every_s: float, told: Callable[[str, dict[str, Any]], object]
+    ) -> None:
         self.world = world
+        self._told = told
+        self._open: dict[str, list[Struck]] = {}
         self.rng = Random(f"{world.seed}/faults")
         self.every_s = every_s
         self.lost: set[str] = set()
         self.count = 0
-        kinds: list[Callable[[], None]] = [
+        kinds: list[Kind] = [
             self._cut_pair,
             self._cut_one_way,
             self._cut_off_leader,
@@ -70,10 +102,36 @@ class Faults:
         if not self._running:
             return
         fault = self.rng.choice(self.kinds)
-        self.count += 1
-        self.world.note(f"FAULT {fault.__name__.removeprefix('_')}")
-        fault()
+        name = fault.__name__.removeprefix("_")
+        struck = fault()
+        if struck is not None:
+            self.count += 1
+            self.world.note(f"FAULT {name} {' '.join(struck.hosts)}")
+            self._began(name, struck)
         self._next()
+
+    def _began(self, name: str, struck: Struck) -> None:
+        self._told(f"start-{name}", {"hosts": list(struck.hosts)})
+        self._open.setdefault(name, []).append(struck)
+        if isinstance(struck.until, float):
+            self.world.timeline.call_later(struck.until, lambda: self._over({name}))
+
+    def _over(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            if self._open.pop(name, None) is not None:
+                self._told(f"stop-{name}", {})
+
+    def _healed(self) -> None:
+        self._over({name for name, all_ in self._open.items() if all_[0].until is Until.HEALED})
+
+    def process_started(self, _: Process) -> None:
+        """A process runs again."""
+
+        def over(all_: list[Struck]) -> bool:
+            named = (self.world.named(host) for struck in all_ for host in struck.hosts)
+            return all_[0].until is Until.RUNNING and all(process.running for process in named)
+
+        self._over({name for name, all_ in self._open.items() if over(all_)})
 
     # --- the end
 
@@ -93,6 +151,7 @@ class Faults:
                 server.start()
         for agent in world.agents.values():
             agent.start()
+        self._over(list(self._open))
         world.run_while(lambda: world.leader() is None, "election after healing")
         world.run_while(lambda: not self._whole(), "all servers are members again", 60.0)
 
@@ -111,29 +170,33 @@ class Faults:
     # --- network
 
     def _any(self) -> ServerProcess:
-        begun = [server for server in self.world.servers.values() if server.incarnation]
-        return self.rng.choice(begun)
+        return self.rng.choice(self._begun())
 
     def _pair(self) -> tuple[str, str]:
         a, b = self.rng.sample(list(self.world.servers), 2)
         return a, b
 
-    def _cut_pair(self) -> None:
+    def _cut_pair(self) -> Struck:
         a, b = self._pair()
         self.world.network.block(a, b)
         self.world.network.block(b, a)
+        return Struck((a, b), Until.HEALED)
 
-    def _cut_one_way(self) -> None:
-        self.world.network.block(*self._pair())
+    def _cut_one_way(self) -> Struck:
+        pair = self._pair()
+        self.world.network.block(*pair)
+        return Struck(pair, Until.HEALED)
 
-    def _cut_off_leader(self) -> None:
+    def _cut_off_leader(self) -> Struck | None:
         leader = self.world.leader()
-        if leader is not None:
-            # Its clients may still reach it: what it tells them must be true all the same.
-            near = ("clients",) if self.rng.random() < 0.7 else ()
-            self.world.network.cut_off(leader.name, clients=near)
+        if leader is None:
+            return None
+        # Its clients may still reach it: what it tells them must be true all the same.
+        near = ("clients",) if self.rng.random() < 0.7 else ()
+        self.world.network.cut_off(leader.name, clients=near)
+        return Struck((leader.name,), Until.HEALED)
 
-    def _split(self) -> None:
+    def _split(self) -> Struck:
         """Two halves; clients reach both, agents one of them."""
         names = [*self.world.servers, *self.world.agents]
         left = set(self.rng.sample(names, self.rng.randint(1, len(names) - 1)))
@@ -141,90 +204,126 @@ class Faults:
             for b in names:
                 if (a in left) != (b in left):
                     self.world.network.block(a, b)
+        return Struck(tuple(names), Until.HEALED)
 
-    def _cut_off_agent(self) -> None:
-        if self.world.agents:
-            name = self.rng.choice(list(self.world.agents))
-            self.world.network.cut_off(name, clients=("clients",))
+    def _cut_off_agent(self) -> Struck | None:
+        if not self.world.agents:
+            return None
+        name = self.rng.choice(list(self.world.agents))
+        self.world.network.cut_off(name, clients=("clients",))
+        return Struck((name,), Until.HEALED)
 
-    def _resets(self) -> None:
+    def _resets(self) -> Struck:
         for _ in range(self.rng.choice((1, 3, 10))):
             self.world.network.reset(self.rng)
+        return self._everyone()
+
+    def _everyone(self, until: Until | float = 0.0) -> Struck:
+        return Struck((*self.world.servers, *self.world.agents), until)
 
     def _each_path(self) -> Iterable[tuple[str, str]]:
         names = [*self.world.servers, *self.world.agents]
         return ((a, b) for a in names for b in names if a != b)
 
-    def _slow_links(self) -> None:
+    def _slow_links(self) -> Struck:
         longest_s = self.rng.choice((0.05, 0.2, 0.5))
         for a, b in self._each_path():
             self.world.network.path(a, b).delay_s = (0.005, longest_s)
+        return self._everyone(Until.HEALED)
 
-    def _lossy_links(self) -> None:
+    def _lossy_links(self) -> Struck:
         share = self.rng.choice((0.02, 0.1, 0.3))
         for a, b in self._each_path():
             self.world.network.path(a, b).loss = share
+        return self._everyone(Until.HEALED)
 
     def _heal(self) -> None:
+        self.world.note("paths are open")
         self.world.network.heal()
+        self._healed()
 
     # --- processes and hosts
 
-    def _kill(self) -> None:
-        self._any().kill()
+    def _kill(self) -> Struck:
+        server = self._any()
+        server.kill()
+        return Struck((server.name,), Until.RUNNING)
 
-    def _kill_leader(self) -> None:
+    def _kill_leader(self) -> Struck | None:
         leader = self.world.leader()
-        if leader is not None:
-            leader.kill()
+        if leader is None:
+            return None
+        leader.kill()
+        return Struck((leader.name,), Until.RUNNING)
 
-    def _kill_all(self) -> None:
-        for server in self.world.servers.values():
+    def _begun(self) -> list[ServerProcess]:
+        return [server for server in self.world.servers.values() if server.incarnation]
+
+    def _kill_all(self) -> Struck:
+        for server in self._begun():
             server.kill()
+        return Struck(tuple(server.name for server in self._begun()), Until.RUNNING)
 
-    def _terminate(self) -> None:
+    def _terminate(self) -> Struck | None:
         """SIGTERM: an orderly end."""
         server = self._any()
         ending = server.loop.signals.get(SIGTERM) if server.running else None
-        if ending is not None:
-            server.loop.call_soon(ending)
+        if ending is None:
+            return None
+        server.loop.call_soon(ending)
+        return Struck((server.name,), Until.RUNNING)
 
-    def _power_off(self) -> None:
-        self._any().lose_power()
+    def _power_off(self) -> Struck:
+        server = self._any()
+        server.lose_power()
+        return Struck((server.name,), Until.RUNNING)
 
-    def _power_off_all(self) -> None:
-        for server in self.world.servers.values():
+    def _power_off_all(self) -> Struck:
+        for server in self._begun():
             server.lose_power()
+        return Struck(tuple(server.name for server in self._begun()), Until.RUNNING)
 
-    def _pause(self) -> None:
-        everyone: list[Process] = [*self.world.servers.values(), *self.world.agents.values()]
-        self.rng.choice(everyone).pause(self.rng.choice((0.2, 1.0, 4.0)))
+    def _pause(self) -> Struck:
+        everyone: list[Process] = [*self._begun(), *self.world.agents.values()]
+        return self._stop(self.rng.choice(everyone), self.rng.choice((0.2, 1.0, 4.0)))
 
-    def _pause_leader(self) -> None:
+    def _pause_leader(self) -> Struck | None:
         leader = self.world.leader()
-        if leader is not None:
-            leader.pause(self.rng.choice((0.6, 1.5, 4.0)))
+        if leader is None:
+            return None
+        return self._stop(leader, self.rng.choice((0.6, 1.5, 4.0)))
 
-    def _wall_clock_jumps(self) -> None:
-        self._any().wall_jump_s += self.rng.choice((-3600.0, -5.0, 5.0, 86_400.0))
+    def _stop(self, process: Process, seconds: float) -> Struck:
+        process.pause(seconds)
+        return Struck((process.name,), seconds)
+
+    def _wall_clock_jumps(self) -> Struck:
+        server = self._any()
+        server.wall_jump_s += self.rng.choice((-3600.0, -5.0, 5.0, 86_400.0))
+        return Struck((server.name,))
 
     # --- disks
 
-    def _slow_disk(self) -> None:
-        self._any().disk.stall(self.rng.choice((0.0, 0.05, 0.3)))
-
-    def _sync_error(self) -> None:
+    def _slow_disk(self) -> Struck:
         server = self._any()
-        if server.running:
-            server.disk.fail_next_sync()
+        server.disk.stall(self.rng.choice((0.05, 0.3, 1.0)))
+        return Struck((server.name,), Until.END)
 
-    def _wipe(self) -> None:
+    def _sync_error(self) -> Struck | None:
+        server = self._any()
+        if not server.running:
+            return None
+        server.disk.fail_next_sync()
+        return Struck((server.name,), Until.END)
+
+    def _wipe(self) -> Struck | None:
         """A disk is lost, where the cluster can do without it."""
         server = self._any()
-        if self._can_spare(server.server_id):
-            self.world.note(f"{server.name} is wiped")
-            self.lost.add(server.server_id)
-            server.wipe()
+        if not self._can_spare(server.server_id):
+            return None
+        self.lost.add(server.server_id)
+        server.wipe()
+        return Struck((server.name,))
 
     def _can_spare(self, server_id: str) -> bool:
         lost = self.lost | {server_id}
@@ -235,28 +334,34 @@ class Faults:
 
     # --- administration
 
-    def _transfer(self) -> None:
+    def _transfer(self) -> Struck | None:
         leader = self.world.leader()
-        if leader is not None:
-            self.world.spawn(_quietly(leader.replica.transfer_leadership()), leader)
+        if leader is None:
+            return None
+        replica = leader.replica
+        self.world.spawn(lambda: _quietly(replica.transfer_leadership()), leader)
+        return Struck((leader.name,))
 
-    def _remove(self) -> None:
+    def _remove(self) -> Struck | None:
         """A server is removed by its leader, and comes back empty later."""
         leader = self.world.leader()
         server = self._any()
         if leader is None or server is leader or not self._can_spare(server.server_id):
-            return
+            return None
         self.lost.add(server.server_id)
-        self.world.note(f"{server.name} is removed, and will come back empty")
-        self.world.spawn(_quietly(leader.replica.remove_server(server.server_id)), leader)
-        self.world.timeline.call_later(self.rng.uniform(*_BACK_S), server.wipe)
+        replica, server_id = leader.replica, server.server_id
+        self.world.spawn(lambda: _quietly(replica.remove_server(server_id)), leader)
+        back_s = self.rng.uniform(*_BACK_S)
+        self.world.timeline.call_later(back_s, server.wipe)
+        return Struck((server.name,), back_s)
 
-    def _join(self) -> None:
+    def _join(self) -> Struck | None:
         """A server joins that was not there before."""
         for server in self.world.servers.values():
             if not server.incarnation:
                 server.start()
-                return
+                return Struck((server.name,))
+        return None
 
 
 async def _quietly(work: object) -> None:

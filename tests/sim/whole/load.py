@@ -94,16 +94,16 @@ class SimLoad:
 
     def set_up(self) -> None:
         """Lets the workload write what it needs."""
-        done = self._world.spawn(self._load.setup())
+        done = self._world.spawn(self._load.setup)
         self._world.run_while(lambda: not done, "setting up the workload", 60.0)
 
     def begin(self) -> None:
         """Lets the workers work."""
-        self._running = self._world.spawn(self._load.run(self._stop))
+        self._running = self._world.spawn(lambda: self._load.run(self._stop))
 
     def end(self) -> None:
         """Lets the workers finish what they are at."""
-        self._world.spawn(self._set_stop())
+        self._world.spawn(self._set_stop)
         self._world.run_while(lambda: not self._running, "the end of the load", 60.0)
 
     async def _set_stop(self) -> None:
@@ -112,6 +112,6 @@ class SimLoad:
     def finish(self) -> bool:
         """Final operations; False when one of them never succeeded."""
         last = max((event.process for event in self.recorder.events), default=0)
-        done = self._world.spawn(self._load.finish(last + self._concurrency))
+        done = self._world.spawn(lambda: self._load.finish(last + self._concurrency))
         self._world.run_while(lambda: not done, "final operations", 150.0)
         return bool(done[0])

@@ -111,13 +111,13 @@ class Process:
         )
         self.loop.on_fault(self._fault)
         self.machine.process = self.loop
-        loop, main = self.loop, self.main(Random(rng.getrandbits(64)))
-        loop.call_soon(self._begin, main)
+        self.loop.call_soon(self._begin, Random(rng.getrandbits(64)))
+        self.world.process_started(self)
 
-    def _begin(self, main: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, rng: Random) -> None:
         loop = self.loop
         # Held, as asyncio holds tasks only weakly.
-        self._main = task = loop.create_task(main, name="main")
+        self._main = task = loop.create_task(self.main(rng), name="main")
         task.add_done_callback(lambda ended: self._ended(loop, ended))
 
     def _ended(self, loop: ProcessLoop, task: asyncio.Task[None]) -> None:
@@ -214,7 +214,7 @@ class ServerProcess(Process):
     @property
     def member(self) -> Member | None:
         """The server of this process as the invariants know it; None before its log is open."""
-        return getattr(self.replica, "member", None)
+        return getattr(getattr(self, "replica", None), "member", None)
 
     def _settings(self) -> ServerSettings:
         world = self.world

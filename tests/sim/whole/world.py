@@ -67,6 +67,7 @@ class WholeWorld:
         size: Servers that begin the cluster.
         clients: The host of the load.
         notes: What happened, a line each.
+        on_start: Is told of each process that begins.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class WholeWorld:
         self.network = Network(self.timeline, seed)
         self.witness = Witness(self.timeline, self.note)
         self.restart_mean_s: float | None = 1.0
+        self.on_start: Callable[[Process], None] = lambda _: None
         self.size = size
         self.servers: dict[str, ServerProcess] = {}
         for number in range(1, size + spares + 1):
@@ -99,9 +101,10 @@ class WholeWorld:
         """The process that is running now."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ProcessLoop)
-        return self._named(loop.name)
+        return self.named(loop.name)
 
-    def _named(self, name: str) -> Process:
+    def named(self, name: str) -> Process:
+        """A host by its name."""
         found = self.servers.get(name) or self.agents.get(name)
         return found or self.clients
 
@@ -140,6 +143,10 @@ class WholeWorld:
         elif self.timeline.violation is None:
             self.timeline.violation = Violation(f"{what}: {error!r}" if error else what)
             self.timeline.violation.__cause__ = error
+
+    def process_started(self, process: Process) -> None:
+        """A process begins."""
+        self.on_start(process)
 
     def process_gone(self, process: Process) -> None:
         """A process was killed, or ended by itself: a supervisor starts it again."""
@@ -183,30 +190,31 @@ class WholeWorld:
                 raise Violation(f"{what}: no progress in {limit_s:g} simulated seconds")
             self.run(0.05)
 
-    def spawn(self, work: Coroutine[Any, Any, Any], process: Process | None = None) -> list[Any]:
-        """Runs a coroutine in a process (the clients' without one); the list gets its result."""
+    def spawn(
+        self, work: Callable[[], Coroutine[Any, Any, Any]], process: Process | None = None
+    ) -> list[Any]:
+        """Begins some work in a process (the clients' without one).
+
+        Returns:
+            A list that gets the result; None where the work failed or the process is gone. What
+            fails at the clients is a fault of the harness.
+        """
         target = process or self.clients
         loop, result = target.loop, list[Any]()
 
         def begin() -> None:
-            task = loop.create_task(work, name="spawned")
+            task = loop.create_task(work(), name="spawned")
             self._spawned[task] = None
             task.add_done_callback(ended)
 
         def ended(task: asyncio.Task[Any]) -> None:
             del self._spawned[task]
-            if not task.cancelled() and task.exception() is None:
-                result.append(task.result())
-            elif target is self.clients and not task.cancelled():
-                self.broken("the load failed", task.exception())
-            else:
-                result.append(None)
+            failed = task.cancelled() or task.exception() is not None
+            if failed and target is self.clients:
+                self.broken("the load failed", None if task.cancelled() else task.exception())
+            result.append(None if failed else task.result())
 
-        if loop.dead:
-            work.close()
-            result.append(None)
-        else:
-            loop.call_soon(begin)
+        loop.call_soon(begin)
         return result
 
     def close(self) -> None:
