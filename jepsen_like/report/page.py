@@ -26,6 +26,7 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 LISTED_ERRORS_MAX: Final = 40
 LISTED_FAULTS_MAX: Final = 500
 MESSAGE_CHARS_MAX: Final = 2_000
+OPEN_DRAWINGS: Final = 3  #: the others are folded
 SENTENCES: Final = {
     Valid.TRUE: "No anomaly",
     Valid.FALSE: "Anomalies",
@@ -97,6 +98,7 @@ def render(material: Material) -> str:
         warnings=[words.value(text, MESSAGE_CHARS_MAX) for text in material.warnings],
         verdicts=[_verdict(verdict) for verdict in material.verdicts],
         drawings=_drawings(anomalies, survey),
+        open_drawings=OPEN_DRAWINGS,
         told=[
             (checker, a.kind, words.value(a.message, MESSAGE_CHARS_MAX))
             for checker, a in anomalies[DRAWN_MAX:]
