@@ -16,6 +16,7 @@ from jepsen_like.ground.api import Host, Need, Rule
 ENTRIES: Final = 10_000
 QUICK_ENTRIES: Final = 500
 AT_ONCE: Final = 400
+REFUSED_SHARE: Final = 0.1  #: so many more are sent, since not all that are sent are taken
 WRITE_TIMEOUT_S: Final = 1.0
 REJOIN_S_MAX: Final = 120.0
 ELECTED_S_MAX: Final = 30.0
@@ -90,7 +91,7 @@ async def _round(it: Cluster, number: int, entries: int) -> Round:
     pairs = [(old.name, host.name) for host in others]
     await network.set_rules({p: _CUT for pair in pairs for p in (pair, pair[::-1])})
     await _another_leads(it, old)
-    taken = await _fill(it, old, number, entries)
+    taken = await _fill(it, old, number, round(entries * (1 + REFUSED_SHARE)))
     await asyncio.sleep(ABANDONED_S)  # nobody waits for them any more: nobody repeats them
     divergent = await _uncommitted(it, old)
     healed_s = it.now_s()
