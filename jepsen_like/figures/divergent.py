@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import ClassVar, Final
@@ -21,6 +22,7 @@ WRITE_TIMEOUT_S: Final = 1.0
 REJOIN_S_MAX: Final = 120.0
 ELECTED_S_MAX: Final = 30.0
 GOAL_S: Final = 10.0
+APPLIED_S_MAX: Final = 20.0
 #: Answers that a proposal gets when its time is over are there by then.
 ABANDONED_S: Final = WRITE_TIMEOUT_S + 2.0
 _POLL_S: Final = 0.01
@@ -166,9 +168,11 @@ async def _caught_up(it: Cluster, old: Host, target: float) -> None:
 
 async def _check(it: Cluster, name: str, number: int) -> tuple[list[str], int]:
     """Every server, by its own state, has what was acknowledged and nothing that diverged."""
-    losses = await it.writers.missing(name)
+    it.writers.begin(f"{name}-after")  # from here on nothing is added to the round
+    losses: list[str] = []
     surviving = 0
     for host in it.ground.servers:
+        losses += await _missing_at(it, name, host)
         found = await it.writers.read(f"{_ROOT}/{number}/", server=host.name)
         if found is None:
             raise Trouble(f"{host.name} answers no stale read")
@@ -176,3 +180,16 @@ async def _check(it: Cluster, name: str, number: int) -> tuple[list[str], int]:
     if surviving:
         losses.append(f"round {name}: {surviving} writes that nobody acknowledged came back")
     return losses, surviving
+
+
+async def _missing_at(it: Cluster, name: str, host: Host) -> list[str]:
+    """What a server lacks that has had time to apply what it has heard."""
+    missing: list[str] = []
+
+    async def nothing() -> bool:
+        missing[:] = await it.writers.missing(name, server=host.name)
+        return not missing
+
+    with contextlib.suppress(Trouble):
+        await until(nothing, f"{host.name} lacks acknowledged writes", APPLIED_S_MAX, 0.1)
+    return missing

@@ -73,7 +73,7 @@ class Flips(Figure):
     name: ClassVar[str] = "flips"
     rounds: ClassVar[int] = 1_000
     quick_rounds: ClassVar[int] = 60
-    lasts: ClassVar[str] = "6 min"
+    lasts: ClassVar[str] = "4 min"
 
     async def measure(self, lab: Lab, numbers: Sequence[int], done: Done) -> list[str]:
         """See `Figure.measure`."""

@@ -29,7 +29,7 @@ class LeaderKills(Figure):
 
     name: ClassVar[str] = "leader-kills"
     rounds: ClassVar[int] = 100
-    quick_rounds: ClassVar[int] = 3
+    quick_rounds: ClassVar[int] = 2
     lasts: ClassVar[str] = "8 min"
 
     async def measure(self, lab: Lab, numbers: Sequence[int], done: Done) -> list[str]:
