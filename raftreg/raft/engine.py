@@ -175,7 +175,8 @@ class Engine(SyncObj):
         self._install = install
         self._commit = 0
         self._proved = 0  #: highest index that appends of leaders proved committed
-        self._reset_told = (0, 0, -_NEVER)  #: term, index and time of the last reset asked for
+        self._reset_asked = (0, 0)  #: (term, index) from which a leader was asked to begin anew
+        self._reset_asked_at = 0.0
         self._ready = False
         self._voters_heard: set[tuple[int, str]] = set()  #: (term, voter)
         # PySyncObj's constructor looks at every attribute, so also at this property's field.
@@ -260,18 +261,16 @@ class Engine(SyncObj):
         That costs a round trip for each divergent entry, and answers to appends that were sent
         meanwhile set the leader back to the end: under steady writes it never got there. Up to the
         commit index all is in the log of every later leader (Leader Completeness, Raft section
-        5.4), so one step does, and all answers say the same.
+        5.4), so one step does. Appends that are on their way already do not fit either: the same
+        answer to each of them would have everything sent as often.
         """
-        next_index = self._log.last_index + 1 if nextNodeIdx is None else nextNodeIdx
-        self._SyncObj__transport.send(
-            node,
-            {
-                "type": "next_node_idx",
-                "next_node_idx": self._commit + 1 if reset else next_index,
-                "reset": reset,
-                "success": success,
-            },
-        )
+        if not reset:
+            super()._SyncObj__sendNextNodeIdx(node, reset, nextNodeIdx, success)
+            return
+        asked, now = (self.term, self._commit + 1), self._clock()
+        if asked != self._reset_asked or now - self._reset_asked_at >= self._reset_again_s:
+            self._reset_asked, self._reset_asked_at = asked, now
+            super()._SyncObj__sendNextNodeIdx(node, reset, self._commit + 1, success)
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> None:  # noqa: N802
         """Configurations are ours; PySyncObj would unpickle them."""
