@@ -291,7 +291,10 @@ def settle(folder: Folder, console: Console | None) -> Results:
         results = decide(folder, run, workload.checker())
     folder.write_results(results)
     with busy(console, "writing the report"):
-        report.write(folder.path)
+        try:
+            report.write(folder.path)
+        except Exception as error:  # noqa: BLE001  # the verdict stands, with a page or without
+            Console(stderr=True).print(f"no report: {type(error).__name__}: {error}", markup=False)
     return results
 
 

@@ -28,7 +28,7 @@ from raftreg.errors import (
 )
 from raftreg.http import json
 from raftreg.http.discovery import query_of
-from raftreg.http.middleware import HEAD_SENT, UNTIMED
+from raftreg.http.middleware import BEGUN, UNTIMED
 from raftreg.http.params import read_options
 from raftreg.http.problems import TooManyWatches
 from raftreg.http.reply import (
@@ -170,7 +170,7 @@ class ServerProxy:
             response = web.StreamResponse(status=stream.status, headers=_handed_on(stream.headers))
             response.content_type = stream.headers.get("Content-Type", "application/octet-stream")
             await response.prepare(request)
-            request[HEAD_SENT] = True
+            request[BEGUN] = response
             async for chunk in stream:
                 await response.write(chunk)
             await response.write_eof()

@@ -43,8 +43,8 @@ class RequestMeter(Protocol):
 
 #: `request[UNTIMED] = True` keeps a blocking query's wait out of the latency figures.
 UNTIMED = web.RequestKey("UNTIMED", bool)
-#: `request[HEAD_SENT] = True` says that the head of a long answer has been sent.
-HEAD_SENT = web.RequestKey("HEAD_SENT", bool)
+#: `request[BEGUN] = response` says that the head of this long answer has been sent.
+BEGUN = web.RequestKey("BEGUN", web.StreamResponse)
 
 
 def answer_errors(meter: RequestMeter, now: Callable[[], float]) -> Middleware:
@@ -77,9 +77,6 @@ async def answered(
         route: Path pattern, for the figures.
         meter: Counts the answer.
         now: Monotonic seconds.
-
-    Raises:
-        ConnectionResetError: The handler failed after the head of its answer had been sent.
     """
     start_s = now()
     status = 499  # the client went away
@@ -92,8 +89,12 @@ async def answered(
     except web.HTTPException as error:
         response = _framework_problem(request, error)
         status = response.status
-    except (asyncio.CancelledError, ConnectionError):
+    except asyncio.CancelledError:
         raise
+    except ConnectionError:
+        if BEGUN not in request:
+            raise
+        response = request[BEGUN]
     except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
         _log.exception("request_failed", method=request.method, path=request.path)
         response = text_response("Internal error; the server's log tells more", 500)
@@ -102,19 +103,18 @@ async def answered(
         # Left out on purpose: the time that a blocking query waits is no latency.
         seconds = 0.0 if UNTIMED in request else now() - start_s
         meter.observe(route, request.method, status, seconds)
-    if status >= 400 and HEAD_SENT in request:
-        raise _broken_off(request)
-    return response
+    begun = request.get(BEGUN)
+    return response if begun is None or status < 400 else _broken_off(request, begun)
 
 
-def _broken_off(request: web.Request) -> ConnectionResetError:
+def _broken_off(request: web.Request, begun: web.StreamResponse) -> web.StreamResponse:
     """Breaks the connection: nothing else can tell that an answer begun is not whole.
 
     Another answer after the head of the first would be read as a piece of its body.
     """
     if request.transport is not None:
         request.transport.abort()
-    return ConnectionResetError(f"{request.path}: the answer could not be ended")
+    return begun
 
 
 def route_of(request: web.Request) -> str:

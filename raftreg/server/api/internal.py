@@ -13,7 +13,7 @@ from raftreg.core.commands import NodeSync
 from raftreg.errors import InvalidRequest, NoLeader
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
-from raftreg.http.middleware import HEAD_SENT, UNTIMED
+from raftreg.http.middleware import BEGUN, UNTIMED
 from raftreg.http.params import parse_uint
 from raftreg.http.reply import TRUE, Reply
 from raftreg.server.api.context import Context
@@ -88,7 +88,7 @@ class Internal:
         response = web.StreamResponse()
         response.content_type = "application/octet-stream"
         await response.prepare(request)
-        request[HEAD_SENT] = True
+        request[BEGUN] = response
         with contextlib.suppress(ConnectionError):  # the agent is gone: so ends every feed
             await _Stream(self._context, response).run(index, params.get("epoch", ""))
         return response

@@ -12,7 +12,7 @@ from aiohttp import web
 from raftreg.core.commands import RestoreChunk
 from raftreg.errors import TooLarge
 from raftreg.http.discovery import options_of, read_head_bytes
-from raftreg.http.middleware import HEAD_SENT
+from raftreg.http.middleware import BEGUN
 from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context
 from raftreg.server.archive import Meta, extract_state, write_archive
@@ -103,7 +103,7 @@ async def _send(
         name, _, value = line.partition(": ")
         response.headers[name] = value
     await response.prepare(request)
-    request[HEAD_SENT] = True
+    request[BEGUN] = response
     while chunk := await asyncio.to_thread(archive.read, SEND_BYTES):
         await response.write(chunk)
     await response.write_eof()
