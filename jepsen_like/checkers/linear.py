@@ -39,7 +39,7 @@ class Outcome(msgspec.Struct, frozen=True):
         objects: How many objects there were.
         searched: How many of them needed a search.
         farthest: Of the object that fails: so many operations, in the order of their returns,
-            could be explained together.
+            could be explained together; see `Search.farthest`.
     """
 
     linearizable: bool | None

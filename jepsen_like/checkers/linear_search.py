@@ -95,7 +95,8 @@ class Search:
         linearizable: The answer; None until it is known.
         steps: Configurations tried so far, and scans counted as such.
         farthest: The largest number of completed operations, in the order of their returns, such
-            that a configuration was met in which all of them had taken place.
+            that a configuration was met in which all of them had taken place. A prefix of one more
+            need not fail by itself: rule 6 looks ahead.
     """
 
     def __init__(self, ops: Sequence[Op], initial: State) -> None:
