@@ -189,6 +189,12 @@ def judge(files: tuple[str, ...]) -> None:
     help="Folder of the matrix.  [default: jepsen-results/matrix-DATE]",
 )
 @click.option("--resume", is_flag=True, help="Go on in the folder given by --out.")
+@click.option(
+    "--write",
+    "document",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Document whose section <!-- matrix --> gets the table.",
+)
 @click.option("--no-root", is_flag=True, envvar="JEPSEN_LIKE_NO_ROOT", help="As for `run`.")
 def matrix(
     full: bool,

@@ -43,6 +43,7 @@ FULL_RATE: Final = 200.0
 #: Longest a run may take beyond its load: start, healing, final operations, checking.
 _BEYOND_S_MAX: Final = 600.0
 _POLL_S: Final = 0.5
+_MARKS: Final = ("<!-- matrix -->", "<!-- /matrix -->")
 _BETWEEN: Final = "x"  #: as in "registerxkill-leader"
 
 #: Nemeses whose meaning is tied to a workload: these meet in the short matrix.
@@ -147,6 +148,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
         root: As in `Order`.
         resume: Keep cells of `out` that have results and are valid; run the others.
         time_limit, nodes, rate: Limits of each run; None is the default.
+        document: Gets the table, between `<!-- matrix -->` and `<!-- /matrix -->`.
     """
 
     cells: list[Cell]
@@ -158,6 +160,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float | None = None
     nodes: int | None = None
     rate: float | None = None
+    document: Path | None = None
 
     def order(self, cell: Cell) -> Order:
         """What is asked of the run of a cell."""
@@ -192,6 +195,8 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
                 outcomes.append(outcome)
                 show(outcomes, None)
                 self._write(outcomes)
+        if self.document is not None:
+            fill_in(self.document, markdown(outcomes, self.seed))
         return self._conclude(outcomes, interrupt.number, console)
 
     def _kept(self, cell: Cell) -> Outcome | None:
@@ -227,7 +232,8 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
         bad = [one for one in outcomes if one.valid is not Valid.TRUE]
         for one in bad:
             why = one.why if one.results is None else one.results.why
-            console.print(f"{one.workload} x {one.nemesis}: {why}", style="red", markup=False)
+            text = f"{one.workload} x {one.nemesis}: {why}"
+            console.print(text, style="red", markup=False, soft_wrap=True)
         counts = Counter(one.valid for one in outcomes)
         operations = sum(one.results.operations for one in outcomes if one.results is not None)
         console.print(
@@ -241,6 +247,52 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
         if number:
             return EXIT_SIGNAL + number
         return EXIT_ANOMALY if bad else EXIT_VALID
+
+
+def markdown(outcomes: Sequence[Outcome], seed: int) -> str:
+    """The table for a document: nemeses down, workloads across.
+
+    Each cell: operations acknowledged, and how often faults are proved to have acted.
+    """
+    workloads = sorted({one.workload for one in outcomes})
+    cells = {(one.nemesis, one.workload): one for one in outcomes}
+    lines = [f"| nemesis | {' | '.join(workloads)} |", "|---|" + "---|" * len(workloads)]
+    for nemesis in dict.fromkeys(one.nemesis for one in outcomes):
+        row = (_brief(cells.get((nemesis, workload))) for workload in workloads)
+        lines.append(f"| {nemesis} | {' | '.join(row)} |")
+    counts = Counter(one.valid for one in outcomes)
+    kept = [one.results for one in outcomes if one.results is not None]
+    acted = sum(row.acted for results in kept for row in results.faults.values())
+    lines += [
+        "",
+        f"{len(outcomes)} runs, {sum(one.operations for one in kept)} operations, {acted} faults "
+        f"that acted; {counts[Valid.FALSE]} runs with anomalies, {counts[Valid.UNKNOWN]} unknown; "
+        f"seed {seed}. A cell: acknowledged operations, faults that acted.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _brief(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return ""
+    if outcome.results is None or outcome.valid is Valid.UNKNOWN:
+        return "**unknown**"
+    acted = sum(row.acted for row in outcome.results.faults.values())
+    text = f"{outcome.results.acknowledged}, {acted}"
+    return text if outcome.valid is Valid.TRUE else f"**anomaly** {text}"
+
+
+def fill_in(document: Path, table: str) -> None:
+    """Replaces what a document has between its marks.
+
+    Raises:
+        NoRun: It has none.
+    """
+    before, start, rest = document.read_text("utf-8").partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    if not start or not end:
+        raise NoRun(f"{document} has no section {_MARKS[0]} … {_MARKS[1]}")
+    document.write_text(f"{before}{start}\n{table}{end}{after}", "utf-8")
 
 
 def _outcome(cell: Cell, folder: Path, why: str) -> Outcome:

@@ -87,7 +87,7 @@ class Mixed:
 
 
 def family(fault: Fault | type[Fault]) -> str:
-    """The module that a fault is from: "network", "process", "disk", "clock", "membership"."""
+    """The module that a fault is from: "network", "process", "disk", "clock", …."""
     kind = fault if isinstance(fault, type) else type(fault)
     return kind.__module__.rpartition(".")[2]
 
@@ -95,7 +95,7 @@ def family(fault: Fault | type[Fault]) -> str:
 def compatible(one: Fault, other: Fault) -> bool:
     """They may act at the same time: of different families, and not both taking servers away."""
     families = {family(one), family(other)}
-    return len(families) == 2 and not families <= _OF_SERVERS
+    return len(families) == 2 and not families <= _OF_SERVERS and not families & _ALONE
 
 
 def parts(name: str, known: Mapping[str, type[Fault]]) -> list[type[Fault]]:

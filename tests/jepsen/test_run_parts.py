@@ -20,7 +20,7 @@ from jepsen_like.folder import Folder, Injection, NoRun, Run
 from jepsen_like.generator import Beats
 from jepsen_like.ground.api import Ground, Need
 from jepsen_like.history import Event, Type
-from jepsen_like.matrix import Cell, Matrix, choose, covering
+from jepsen_like.matrix import Cell, Matrix, Outcome, choose, covering, fill_in, markdown
 from jepsen_like.nemeses import FAULTS
 from jepsen_like.nemeses.base import Evidence, Fault
 from jepsen_like.nemeses.combination import Unable, UnknownName, compatible, menu, parts
@@ -349,3 +349,25 @@ def test_the_seed_of_a_cell_depends_on_nothing_but_its_name(tmp_path: Path) -> N
     cell = Cell("bank", "loss")
     assert many.order(cell).seed == one.order(cell).seed
     assert many.order(cell).seed != many.order(Cell("bank", "delay")).seed
+
+
+def test_the_table_of_a_matrix_gets_into_a_document(tmp_path: Path) -> None:
+    """Between the marks, and nowhere else; what is unknown or wrong stands out."""
+    folder = recorded(tmp_path, READY)
+    injected(folder, KILLED)
+    results = decide(folder, RUN, fine)
+    outcomes = [
+        Outcome("bank", "kill-one", "bank-kill-one", results),
+        Outcome("set", "none", "set-none", None, "it did not end"),
+    ]
+    document = tmp_path / "page.md"
+    document.write_text("a\n<!-- matrix -->\nold\n<!-- /matrix -->\nb\n")
+    fill_in(document, markdown(outcomes, 7))
+    text = document.read_text()
+    assert text.startswith("a\n<!-- matrix -->\n| nemesis | bank | set |")
+    assert text.endswith("<!-- /matrix -->\nb\n")
+    assert "| kill-one | 1, 1 |  |" in text
+    assert "| none |  | **unknown** |" in text
+    document.write_text("nothing")
+    with pytest.raises(NoRun, match="no section"):
+        fill_in(document, "")
