@@ -18,6 +18,8 @@ _PAIR_SHARE: Final = 0.4  #: how often the mixture has two faults at a time
 #: Families whose faults stop, restart or replace servers: two of them at a time could take more
 #: servers than a cluster survives, or spoil each other's proof.
 _OF_SERVERS: Final = frozenset({"process", "disk", "membership", "stagger"})
+#: Families whose faults are several at a time already, cuts of the network among them.
+_ALONE: Final = frozenset({"stagger"})
 
 
 class UnknownName(Exception):
