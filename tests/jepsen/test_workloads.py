@@ -78,6 +78,7 @@ class Blind(LyingDoor):
 
 
 _WithoutNewest = lying.edits("WithoutNewest", _is_watch, lying.without_newest)
+_WithoutKey = lying.edits("WithoutKey", lambda call: "keys" in call.params, lying.without_one)
 _WithoutOne = lying.edits("WithoutOne", _is_look, lying.without_one)
 _LosesFrames = lying.edits_frames(
     "LosesFrames", lambda frame, rng: b"" if rng.randrange(3) == 0 else frame
@@ -93,7 +94,7 @@ _RepeatsFrames = lying.edits_frames(
         ("register", lying.DropsWrites, "not-linearizable"),
         ("register", lying.AnswersLate, "not-linearizable"),
         ("set", lying.DropsWrites, "lost-element"),
-        ("set", lying.AnswersLate, "lost-element"),
+        ("set-keys", _WithoutKey, "lost-element"),
         ("set-keys", lying.DropsWrites, "lost-element"),
         ("append", lying.DropsWrites, "lost-append"),
         ("append", lying.AnswersLate, "G.*-realtime"),
