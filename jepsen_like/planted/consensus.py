@@ -12,7 +12,8 @@ import os
 from typing import Any, Final
 
 from jepsen_like.planted.bug import replace
-from raftreg.raft import disk
+from raftreg.clock import SystemClock
+from raftreg.raft import disk, engine, proposals
 from raftreg.raft.api import Role
 from raftreg.raft.dedup import AppliedRequests
 from raftreg.raft.engine import Engine, Message
@@ -20,16 +21,21 @@ from raftreg.raft.entries import BATCH, decode_batch
 from raftreg.raft.journal import DurableJournal, RecordKind
 from raftreg.raft.linear_reads import LinearReads
 from raftreg.raft.node import RaftNode
+from raftreg.raft.proposals import ProposalQueue
 from raftreg.raft.read_index import ReadDone
 
 #: How far the index of a restarted server falls back.
 _BACK: Final = 7
+_HELD_S: Final = 1.0
 
 
 def truncation() -> None:
     """The plain engine: an append removes all that comes after what it follows on, and an
     acknowledgement sets back what is sent next (S1 of the audit in ADR 1).
+
+    As in the plain engine an append is small and many are on their way at a time.
     """
+    append_bytes_max, proposals_max, in_flight_max = 2048, 4, 64
 
     def delete(self: DurableJournal, position: int) -> None:
         self._log.truncate_from(self._log.first_index + position)
@@ -38,24 +44,69 @@ def truncation() -> None:
         if message["term"] == self.term and self.role is Role.LEADER:
             self._pass(sender, message)
 
+    built = ProposalQueue.__init__
+
+    def init(self: ProposalQueue, proposer: str, retry_s: float) -> None:
+        built(self, proposer, retry_s, in_flight_max)
+
     replace(DurableJournal, "deleteEntriesFrom", delete)
     replace(Engine, "_on_acknowledgement", on_acknowledgement)
+    replace(engine, "APPEND_BYTES_MAX", append_bytes_max)
+    replace(proposals, "BATCH_PROPOSALS_MAX", proposals_max)
+    replace(ProposalQueue, "__init__", init)
 
 
 def forgotten_vote() -> None:
-    """Term and vote are not on disk: a restarted server knows of no election."""
-    real = DurableJournal._replay
+    """Term and vote are not on disk: a restarted server knows of no election, its own vote neither.
+
+    PySyncObj takes the term of the last entry then, which hides most of it: that must go, too.
+    """
+    real, built = DurableJournal._replay, Engine.__init__
 
     def replay(self: DurableJournal, lsn: int, kind: int, payload: bytes) -> None:
         if kind != RecordKind.HARD_STATE:
             real(self, lsn, kind, payload)
 
+    def init(self: Engine, **parts: Any) -> None:
+        built(self, **parts)
+        self._SyncObj__raftCurrentTerm = self._log.getCurrentTerm()
+
     replace(DurableJournal, "_replay", replay)
+    replace(Engine, "__init__", init)
 
 
 def skipped_fsync() -> None:
-    """Writes to the log are said to be on disk without having been synced."""
-    replace(disk, "_fdatasync", lambda _: None)
+    """What is appended to the log is said to be on disk without having been synced."""
+
+    def commit(self: disk._RealHandle, parts: list[bytes], after: bytes = b"") -> None:
+        for part in parts:
+            self._write_all(part)
+        if after:
+            self._write_all(after)
+        else:
+            disk._fdatasync(self._fd)  # a whole new file, not the log
+
+    replace(disk._RealHandle, "commit", commit)
+
+
+def held_back_log() -> None:
+    """The log is said to be on disk while it waits in the memory of the process, for a second."""
+    clock = SystemClock()
+    held: dict[int, list[bytes]] = {}
+    written_at: dict[int, float] = {}
+    real = disk._RealHandle.commit
+
+    def commit(self: disk._RealHandle, parts: list[bytes], after: bytes = b"") -> None:
+        waiting = held.setdefault(self._fd, [])
+        waiting += [*parts, after]
+        now = clock.monotonic()
+        if after and now - written_at.setdefault(self._fd, now) < _HELD_S:
+            return
+        written_at[self._fd] = now
+        del held[self._fd]
+        real(self, waiting)
+
+    replace(disk._RealHandle, "commit", commit)
 
 
 def early_commit() -> None:
