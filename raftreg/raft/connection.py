@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         established: set by the owner's `establish`; resolved with None then, or with the error.
         closed: resolved when the socket is gone.
         hello: what the other side said of itself; set by the owner.
+        told_hello: what this side said of itself when the connection was made; set by the owner.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         self.established: asyncio.Future[RaftregError | None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.hello: dict[str, Any] | None = None
+        self.told_hello = b""
         self._loop = loop
         self._owner = owner
         self._handshake = handshake

@@ -376,6 +376,7 @@ class PeerTransport:
             former.close(Unwanted("replaced by a newer connection of the same peer"))
         connection.set_limit(self._limits.frame_bytes_max + MAC_BYTES)
         connection.establish()
+        self._say_what_changed(connection)
         for dialler in self._diallers.values():
             if peer_id == dialler.peer_id or self._wanted.get(peer_id) == dialler.address:
                 dialler.wake()
@@ -409,7 +410,14 @@ class PeerTransport:
         if body is None:
             raise Unwanted("this server has no valid hello")
         connection.write(Kind.HELLO, body)
+        connection.told_hello = body
         return True
+
+    def _say_what_changed(self, connection: Connection) -> None:
+        """An announcement since this side's hello passed over a connection in the making."""
+        body = self._own_hello()
+        if body is not None and body != connection.told_hello:
+            self._reply(connection, Kind.HELLO, body)
 
     def _own_hello(self) -> bytes | None:
         try:

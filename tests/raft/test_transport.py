@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from raftreg.errors import ConfigurationError
 from raftreg.raft.security import Security
 from raftreg.raft.transport import Address, BindFailed, TransportLimits
-from raftreg.raft.wire import WireError, encode_message
-from tests.raft.transport_rig import FAST, KEY, Node, connect, free_port, running, until
+from raftreg.raft.wire import Kind, WireError, decode_map, encode_map, encode_message
+from tests.raft.transport_rig import (
+    FAST,
+    KEY,
+    Node,
+    Stranger,
+    connect,
+    free_port,
+    hello_of,
+    running,
+    seal,
+    until,
+)
 
 _SECURITIES = [Security.plain(), Security.shared_key(KEY)]
 
@@ -201,6 +212,25 @@ async def test_dropped_peers_are_closed_and_told() -> None:
         await until(lambda: b.messages == [("a", {"type": "last"})])
         assert a.is_connected(c)
         assert ("disconnected", "c") not in a.events
+
+
+async def test_a_hello_that_changes_during_the_handshake_is_told() -> None:
+    """The listener speaks first. What changes until the dialler's hello is accepted is told then:
+    no announcement reaches a connection that is still in the making.
+    """
+    a = Node("a")
+    async with running(a), Stranger.dial(a) as stranger:
+        handshake = await stranger.authenticate("s")
+        assert handshake.channel is not None
+        first = handshake.channel.open(await stranger.receive())
+        assert "joins" not in decode_map(first[1:])
+        a.extra["joins"] = True
+        a.transport.announce()
+        stranger.writer.write(seal(handshake, Kind.HELLO, encode_map(hello_of("s"))))
+        async with asyncio.timeout(20):
+            payload = handshake.channel.open(await stranger.receive())
+        assert payload[0] == Kind.HELLO
+        assert decode_map(payload[1:])["joins"] is True
 
 
 async def test_announce_tells_the_changed_hello_to_all() -> None:
