@@ -42,10 +42,15 @@ class _File:
     def __init__(self) -> None:
         self.data = bytearray()
         self.synced_bytes = 0
+        # Ranges that a failed sync left readable but clean: no later sync writes them.
+        self.dropped: list[range] = []
 
     def survivor(self, rng: random.Random, tears: Sequence[Tear]) -> _File:
         kept = _File()
         kept.data = self.data[: self.synced_bytes]
+        for hole in self.dropped:
+            if hole.stop <= self.synced_bytes and rng.random() < 0.5:
+                kept.data[hole.start : hole.stop] = bytes(len(hole))
         tail = bytes(self.data[self.synced_bytes :])
         if tail:
             kept.data += _tear(tail, self.synced_bytes, rng, rng.choice(tears))
@@ -274,6 +279,17 @@ class SimDisk:
         file.synced_bytes = min(file.synced_bytes, size)
         self._sync_file(file, len(file.data))
 
+    def rewrite(self, name: str, offset: int, data: bytes) -> None:
+        """See `Disk.rewrite`."""
+        file = self._file(name)
+        self._step()
+        assert file.data[offset : offset + len(data)] == data, "it must be there already"
+        written = range(offset, offset + len(data))
+        file.dropped = [
+            hole for hole in file.dropped if hole.start < offset or hole.stop > written.stop
+        ]
+        self._sync_file(file, len(file.data))
+
     def write_durably(self, name: str, data: bytes) -> None:
         """See `Disk.write_durably`."""
         temporary = temporary_name(check_name(name))
@@ -314,7 +330,11 @@ class SimDisk:
 
     def _sync_file(self, file: _File, upto: int) -> None:
         self._step()
-        self._raise_fault()
+        try:
+            self._raise_fault()
+        except OSError:
+            file.dropped.append(range(file.synced_bytes, len(file.data)))
+            raise
         file.synced_bytes = max(file.synced_bytes, min(upto, len(file.data)))
         self.syncs += 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 
@@ -111,10 +111,19 @@ class SimDoor:
 
     Args:
         addresses: IP address by name; read at every request.
+        now: Simulated time.
+        told: Is told of each answer: path, body of the request, when it was sent, the answer.
     """
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        now: Callable[[], float],
+        told: Callable[[str, bytes, float, Answer], None],
+    ) -> None:
         self._addresses = addresses
+        self._now = now
+        self._told = told
 
     async def _open(self, node: str, request: bytes) -> tuple[asyncio.BaseTransport, _Exchange]:
         loop = asyncio.get_running_loop()
@@ -141,14 +150,16 @@ class SimDoor:
     ) -> Answer:
         """See `Door.request`."""
         raw = _request(node, method, path, params, headers, body)
-        transport = None
+        transport, sent_at = None, self._now()
         try:
             async with asyncio.timeout(timeout_s):
                 transport, exchange = await self._open(node, raw)
                 status, found = await exchange.head
                 if method != "HEAD":
                     await exchange.ended
-                return Answer(status, found, bytes(exchange.body))
+                answer = Answer(status, found, bytes(exchange.body))
+                self._told(path, body, sent_at, answer)
+                return answer
         except TimeoutError:
             if transport is None:
                 raise NotSent(f"{node}: no connection in time") from None

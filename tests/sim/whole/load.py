@@ -82,7 +82,11 @@ class SimLoad:
         self._concurrency = concurrency
         self._load = Load(
             workload=workload,
-            door=SimDoor(world.addresses()),
+            door=SimDoor(
+                world.addresses(),
+                lambda: world.timeline.now,
+                world.witness.invariants.leases.answered,
+            ),
             servers=tuple(world.servers)[: world.size],
             agents=tuple(world.agents),
             recorder=self.recorder,

@@ -19,6 +19,7 @@ import structlog
 
 from raftreg.client import http as client_http
 from raftreg.raft import listener, replica
+from raftreg_agent.lease import LeaseKeeper
 from tests.sim.server import SimJournal
 from tests.sim.whole.stream import Dialled, connect
 from tests.sim.whole.witness import WatchedTransport
@@ -55,6 +56,14 @@ def installed(world: WholeWorld) -> Iterator[None]:
         world.sessions.append(session)
         return session
 
+    real_renew = LeaseKeeper.renew
+
+    async def renew(keeper: LeaseKeeper) -> str:
+        sent_at, word = world.timeline.now, await real_renew(keeper)
+        if word != "unknown":  # there is no such host yet, and no lease
+            world.witness.invariants.leases.renewed(world.process().name, sent_at, keeper._ttl_s)
+        return word
+
     WatchedTransport.witness = world.witness
     with contextlib.ExitStack() as stack:
         for target, name, instead in (
@@ -68,6 +77,7 @@ def installed(world: WholeWorld) -> Iterator[None]:
             (aiohttp.connector, "monotonic", lambda: world.timeline.now),
             (aiohttp.connector, "Connection", _QuietConnection),
             (client_http.Wire, "_open", open_session),
+            (LeaseKeeper, "renew", renew),
         ):
             stack.enter_context(mock.patch.object(target, name, instead))
         stack.enter_context(_logging_to(world.logged))

@@ -15,6 +15,7 @@ from raftreg.server.machine import RegistryMachine
 from tests.sim.invariants import Invariants
 from tests.sim.scheduler import Violation
 from tests.sim.server import SimJournal
+from tests.sim.whole.leases import LeasePromises
 
 #: Index of an empty registry; each command adds one.
 _FIRST_INDEX = State().index
@@ -45,13 +46,18 @@ class Member:
 class RegistryInvariants(Invariants):
     """The same state machine everywhere; commands may repeat, as two expiries of one lease do."""
 
+    def __init__(self, world: Any) -> None:
+        super().__init__(world)
+        self.leases = LeasePromises()
+
     def applied(self, name: str, position: int, command: bytes) -> None:
-        """All servers apply the same list."""
+        """All servers apply the same list; what takes effect first breaks no lease."""
         history = self.history
         if position > len(history):
             raise Violation(f"{name} applied {position} before what comes before it")
         if position == len(history):
             history.append(command)
+            self.leases.applied(command, self._world.scheduler.now)
         elif history[position] != command:
             raise Violation(
                 f"{name} applied {command!r} at {position}, others {history[position]!r}"
@@ -66,7 +72,7 @@ class Witness:
         self.began = timeline.now
         self.note = note
         self.servers: dict[str, Member] = {}
-        self.invariants = RegistryInvariants(self)  # type: ignore[arg-type]
+        self.invariants = RegistryInvariants(self)
         self.restores: defaultdict[str, int] = defaultdict(int)
 
     def opened(self, server_id: str, journal: SimJournal) -> Member:
