@@ -94,7 +94,7 @@ _RepeatsFrames = lying.edits_frames(
         ("register", lying.DropsWrites, "not-linearizable"),
         ("register", lying.AnswersLate, "not-linearizable"),
         ("set", lying.DropsWrites, "lost-element"),
-        ("set-keys", _WithoutKey, "lost-element"),
+        ("set-keys", _WithoutKey, "lost-element|stale-read"),
         ("set-keys", lying.DropsWrites, "lost-element"),
         ("append", lying.DropsWrites, "lost-append"),
         ("append", lying.AnswersLate, "G.*-realtime"),
