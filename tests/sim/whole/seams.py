@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ def installed(world: WholeWorld) -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.object(target, name, instead))
         stack.enter_context(_logging_to(world.logged))
+        stack.enter_context(_framework_watched(world))
         yield
 
 
@@ -98,6 +100,32 @@ async def _bind(bind: Any) -> Any:
 async def _start_connection(addr_infos: Any, **_: Any) -> Dialled:
     host, port = addr_infos[0][4][:2]
     return await connect(_loop(), host, port)
+
+
+class _Complaints(logging.Handler):
+    """What aiohttp says of a handler that failed is a fault, unless the connection was gone."""
+
+    def __init__(self, world: WholeWorld) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, ConnectionError):
+            self._world.broken(record.getMessage(), error)
+
+
+@contextlib.contextmanager
+def _framework_watched(world: WholeWorld) -> Iterator[None]:
+    logger, handler = logging.getLogger("aiohttp.server"), _Complaints(world)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 @contextlib.contextmanager
