@@ -52,6 +52,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="set-keys",
         nemesis="kill-all",
         kinds=_LOST,
+        time_limit_s=22.0,
     ),
     Bug(
         name="early-commit",
@@ -68,6 +69,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="register",
         nemesis="kill-one",
         kinds=frozenset({"not-linearizable"}),
+        time_limit_s=22.0,
     ),
     Bug(
         name="repeated-request",
@@ -76,6 +78,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="once",
         nemesis="loss",
         kinds=frozenset({"applied-twice", "forked"}),
+        time_limit_s=22.0,
     ),
     Bug(
         name="repeated-entry",
@@ -84,6 +87,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="watch",
         nemesis="kill-one",
         kinds=_WATCH,
+        time_limit_s=22.0,
     ),
     Bug(
         name="backward-index",
@@ -92,6 +96,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="watch",
         nemesis="kill-one",
         kinds=_WATCH | {"index-backwards"},
+        time_limit_s=22.0,
     ),
     Bug(
         name="blind-cas",
@@ -145,6 +150,7 @@ _ALL: Final[tuple[Bug, ...]] = (
         workload="set-keys",
         nemesis="kill-one",
         kinds=_LOST,
+        time_limit_s=22.0,
     ),
     Bug(
         name="dropped-event",

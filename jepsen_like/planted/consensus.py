@@ -9,14 +9,17 @@ processes, and clients must notice. All of them reach into private parts: that i
 from __future__ import annotations
 
 import os
+from collections import deque
 from typing import Any, Final
+
+from pysyncobj.node import Node
 
 from jepsen_like.planted.bug import replace
 from raftreg.clock import SystemClock
 from raftreg.raft import disk, engine, proposals
 from raftreg.raft.api import Role
 from raftreg.raft.dedup import AppliedRequests
-from raftreg.raft.engine import Engine, Message
+from raftreg.raft.engine import Engine, EnginePort, Message
 from raftreg.raft.entries import BATCH, decode_batch
 from raftreg.raft.journal import DurableJournal, RecordKind
 from raftreg.raft.linear_reads import LinearReads
@@ -27,30 +30,39 @@ from raftreg.raft.read_index import ReadDone
 #: How far the index of a restarted server falls back.
 _BACK: Final = 7
 _HELD_S: Final = 1.0
+_REPEATED_EVERY: Final = 4
 
 
 def truncation() -> None:
-    """The plain engine: an append removes all that comes after what it follows on, and an
-    acknowledgement sets back what is sent next (S1 of the audit in ADR 1).
+    """The plain engine's truncation: an append removes all that comes after what it follows on (S1
+    of the audit in ADR 1), so that an old one that comes again takes back what was acknowledged.
 
-    As in the plain engine an append is small and many are on their way at a time.
+    The plain engine repeats appends under load all the time. Here the leader repeats every fourth,
+    four appends later; as there, many small ones are on their way at a time.
     """
     append_bytes_max, proposals_max, in_flight_max = 2048, 4, 64
 
     def delete(self: DurableJournal, position: int) -> None:
         self._log.truncate_from(self._log.first_index + position)
 
-    def on_acknowledgement(self: Engine, sender: str, message: Message) -> None:
-        if message["term"] == self.term and self.role is Role.LEADER:
-            self._pass(sender, message)
-
-    built = ProposalQueue.__init__
+    built, sent = ProposalQueue.__init__, EnginePort.send
+    recent: dict[str, deque[Message]] = {}
 
     def init(self: ProposalQueue, proposer: str, retry_s: float) -> None:
         built(self, proposer, retry_s, in_flight_max)
 
+    def send(self: EnginePort, node: Node, message: Message) -> bool:
+        done = sent(self, node, message)
+        if message.get("entries"):
+            before = recent.setdefault(node.id, deque())
+            before.append(dict(message))
+            if len(before) > _REPEATED_EVERY:
+                sent(self, node, before[0])
+                before.clear()
+        return done
+
     replace(DurableJournal, "deleteEntriesFrom", delete)
-    replace(Engine, "_on_acknowledgement", on_acknowledgement)
+    replace(EnginePort, "send", send)
     replace(engine, "APPEND_BYTES_MAX", append_bytes_max)
     replace(proposals, "BATCH_PROPOSALS_MAX", proposals_max)
     replace(ProposalQueue, "__init__", init)
