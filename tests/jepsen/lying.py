@@ -58,11 +58,15 @@ class LyingDoor:
 
     Args:
         door: The true one.
+
+    Attributes:
+        lies: How often something else than the truth was told or done.
     """
 
     def __init__(self, door: Door) -> None:
         self.door = door
         self.rng = Random(3)
+        self.lies = 0
 
     async def request(
         self,
@@ -111,6 +115,7 @@ class DropsWrites(LyingDoor):
         """See `LyingDoor.answer`."""
         if not call.writes or "/host" in call.path or not self.sometimes(0.1):
             return await call.through(self.door)
+        self.lies += 1
         if call.path != "/v1/txn":
             return json_answer(True)
         reads = [op for op in call.operations if op["Verb"] not in {"cas", "set"}]
@@ -136,9 +141,10 @@ class AnswersLate(LyingDoor):
         if call.writes:
             return await call.through(self.door)
         told = self._told[call.path, tuple(call.params), call.body]
-        if len(told) == told.maxlen and self.sometimes(0.3):
-            return told[0]
         answer = await call.through(self.door)
+        if len(told) == told.maxlen and self.sometimes(0.5):
+            self.lies += told[0].body != answer.body
+            return told[0]
         told.append(answer)
         return answer
 
@@ -150,6 +156,7 @@ class WritesTwice(LyingDoor):
         """See `LyingDoor.answer`."""
         answer = await call.through(self.door)
         if call.writes and self.sometimes(0.1):
+            self.lies += 1
             call.headers = {}
             await call.through(self.door)
         return answer
@@ -161,6 +168,7 @@ class ForgetsNames(LyingDoor):
     async def answer(self, call: Call) -> Answer:
         """See `LyingDoor.answer`."""
         if call.writes and call.headers and self.sometimes(0.3):
+            self.lies += 1
             call.headers = {}
             await call.through(self.door)
             return Answer(503, {"x-raftreg-error": "unknown_outcome"}, b"")
@@ -176,6 +184,7 @@ class Unfenced(LyingDoor):
             return Answer(404, {"x-consul-index": "1"}, b"")
         for operation in call.operations:
             if "/resource/" in operation["Key"]:
+                self.lies += 1
                 path, token = f"/v1/kv/{operation['Key']}", b64decode(operation["Value"])
                 answer = await self.door.request(call.node, "PUT", path, body=token)
                 return json_answer({"Results": []}, answer)
@@ -193,6 +202,7 @@ class LocksForAll(LyingDoor):
             key = locks[0]["Key"]
             held = await self.door.request(call.node, "GET", f"/v1/kv/{key}")
             if held.status == 200:
+                self.lies += 1
                 return json_answer({"Results": [{"KV": json.loads(held.body)[0]}]}, held)
         return answer
 
@@ -217,7 +227,9 @@ def edits(name: str, matches: Callable[[Call], bool], edit: EditRows) -> type[Ly
             answer = await call.through(self.door)
             if answer.status != 200 or not matches(call):
                 return answer
-            return json_answer(edit(json.loads(answer.body), self.rng), answer)
+            edited = json_answer(edit(json.loads(answer.body), self.rng), answer)
+            self.lies += json.loads(edited.body) != json.loads(answer.body)
+            return edited
 
     Edits.__name__ = name
     return Edits
@@ -257,19 +269,24 @@ def edits_frames(name: str, edit: EditFrames) -> type[LyingDoor]:
         ) -> AsyncIterator[AsyncIterator[bytes]]:
             """See `Door.stream`."""
             async with self.door.stream(node, path, params=params) as chunks:
-                yield _edited(chunks, edit, self.rng)
+                yield self._edited(chunks)
+
+        async def _edited(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for frame in _frames(chunks):
+                is_deltas = msgspec.msgpack.decode(frame[4:])["kind"] == "deltas"
+                edited = edit(frame, self.rng) if is_deltas else frame
+                self.lies += edited != frame
+                yield edited
 
     Edits.__name__ = name
     return Edits
 
 
-async def _edited(
-    chunks: AsyncIterator[bytes], edit: EditFrames, rng: Random
-) -> AsyncIterator[bytes]:
+async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The frames of a stream, each with its length."""
     buffer = b""
     async for chunk in chunks:
         buffer += chunk
         while len(buffer) >= 4 and len(buffer) >= (end := 4 + int.from_bytes(buffer[:4], "big")):
             frame, buffer = buffer[:end], buffer[end:]
-            is_deltas = msgspec.msgpack.decode(frame[4:])["kind"] == "deltas"
-            yield edit(frame, rng) if is_deltas else frame
+            yield frame

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
 from jepsen_like.checkers.verdict import Verdict
 from jepsen_like.door import Door
-from jepsen_like.history import Event, read
+from jepsen_like.history import Event, Type, read
 from jepsen_like.http import Endpoint, HttpDoor
 from jepsen_like.load import Load
 from jepsen_like.recorder import Recorder
@@ -24,6 +24,7 @@ from raftreg.raft.solo import SoloReplica
 from raftreg.server.app import RegistryServer
 from raftreg.server.machine import RegistryMachine
 from raftreg_agent.app import AgentApp
+from tests.jepsen.lying import LyingDoor
 
 HOST = "127.0.0.1"
 SERVERS = ("n1", "n2")
@@ -32,8 +33,10 @@ FINAL_PROCESS = 1_000_000
 CONCURRENCY = 5
 RATE = 200.0
 
-#: Puts something between a workload and the registry.
-Wrap = Callable[[Door], Door]
+#: A run ends with so many operations acknowledged, or so many lies told: how long that takes is
+#: the machine's matter.
+ENOUGH = 250
+ENOUGH_LIES = 20
 
 
 def free_port() -> int:
@@ -95,7 +98,6 @@ async def history_of(
     door: Door,
     directory: Path,
     *,
-    seconds: float = 1.5,
     final: bool = True,
 ) -> list[Event]:
     """Runs a workload without faults, with or without its final operations."""
@@ -115,22 +117,31 @@ async def history_of(
         )
         await load.setup()
         stop = asyncio.Event()
-        loop.call_later(seconds, stop.set)
-        await load.run(stop)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(stop))
+            while not _is_enough(recorder, door):  # noqa: ASYNC110 - nothing tells of its growth
+                await asyncio.sleep(0.01)
+            stop.set()
         if final:
             await load.finish(FINAL_PROCESS)
     return read(path)
 
 
+def _is_enough(recorder: Recorder, door: Door) -> bool:
+    if isinstance(door, LyingDoor):
+        return door.lies >= ENOUGH_LIES
+    return recorder.counts[Type.OK] >= ENOUGH
+
+
 async def verdict_of(
     workload: Workload,
     directory: Path,
-    wrap: Wrap = lambda door: door,
+    lie: type[LyingDoor] | None = None,
     *,
-    seconds: float = 1.5,
     final: bool = True,
 ) -> Verdict:
-    """Runs a workload at a registry of its own, through a door, and judges what was recorded."""
+    """Runs a workload at a registry of its own, perhaps told lies, and judges what was recorded."""
     async with registry(directory, agents=bool(workload.agents)) as door:
-        events = await history_of(workload, wrap(door), directory, seconds=seconds, final=final)
+        between = door if lie is None else lie(door)
+        events = await history_of(workload, between, directory, final=final)
     return workload.checker()(events)
