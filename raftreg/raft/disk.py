@@ -7,8 +7,8 @@ What a `Disk` promises, and nothing more:
 
 * written bytes are durable only after a sync of that file reported success;
 * a new file created by `open_append` is durable only by a later `replace` or `sync_directory`;
-* `replace`, `remove`, `truncate`, `write_durably` and the later-variants are durable on return
-  (or when `done` is called with None);
+* `replace`, `remove`, `truncate`, `rewrite`, `write_durably` and the later-variants are durable on
+  return (or when `done` is called with None);
 * `done` callbacks run on the loop, one at a time, never inside the call that started the operation;
 * after an error a file must not be written again: nobody knows what it holds.
 """
@@ -126,6 +126,14 @@ class Disk(Protocol):
 
     def truncate(self, name: str, size: int) -> None:
         """Cut a file to `size` bytes durably."""
+        ...
+
+    def rewrite(self, name: str, offset: int, data: bytes) -> None:
+        """Write again what is there already, and sync the file.
+
+        After a sync that failed the kernel shows bytes that never reached the disk, and takes them
+        for clean: only writing them anew makes a later sync cover them.
+        """
         ...
 
     def write_durably(self, name: str, data: bytes) -> None:
@@ -343,6 +351,17 @@ class RealDisk:
         fd = os.open(self._path(name), os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rewrite(self, name: str, offset: int, data: bytes) -> None:
+        """See `Disk.rewrite`."""
+        fd = os.open(self._path(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], offset + written)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -104,6 +104,7 @@ class Wal:
         self._active: Handle
         self._seed = 0
         self._offset = 0
+        self._last_mark = 0
         self._planned_bytes = 0
         self._lsn = 0
         self._written_lsn = 0
@@ -414,7 +415,7 @@ class Wal:
         self._check_succession(name, reader.header.first_lsn)
         self._segments.append(_Segment(name, reader.header.first_lsn))
         self._seed = reader.header.seed
-        self._offset = segment.HEADER_BYTES
+        self._offset = self._last_mark = segment.HEADER_BYTES
         before = self._lsn
         try:
             for record in reader.records():
@@ -437,6 +438,7 @@ class Wal:
         if record.kind == segment.MARK:
             if segment.decode_mark(record.payload) != self._lsn:
                 raise CorruptLog(name, record.offset, f"a mark out of place at record {self._lsn}")
+            self._last_mark = record.offset
             return
         self._lsn += 1
         try:
@@ -461,9 +463,13 @@ class Wal:
         """Append to the last segment from now on, once all that was read is surely on disk."""
         if self.recovery.cut_bytes:
             self._disk.truncate(name, self._offset)
+        # What was read may have been in the page cache only: after kill -9, or after a sync that
+        # failed and whose pages no later sync would write. Up to the last mark all is on disk.
+        unproved = self._disk.read(name, self._last_mark, self._offset - self._last_mark)
+        self._disk.rewrite(name, self._last_mark, unproved)
+        # The same goes for the names of segments and snapshots.
+        self._disk.sync_directory()
         self._active = self._disk.open_append(name)
-        # After kill -9 what was read may have been in the page cache only.
-        self._disk.sync_now(self._active)
         self._planned_bytes = self._offset
         self._written_lsn = self._durable_lsn = self._lsn
         self._active.write(self._encode_mark())

@@ -97,6 +97,15 @@ def test_files_are_replaced_removed_and_cut(disk: Disk) -> None:
     assert disk.list() == ["b.seg"]
 
 
+def test_bytes_are_written_again_in_place(disk: Disk) -> None:
+    """What is there stays, byte for byte, and the file does not grow."""
+    disk.write_durably("a", b"one two three")
+    disk.rewrite("a", 4, b"two")
+    assert disk.read("a") == b"one two three"
+    disk.rewrite("a", 13, b"")
+    assert disk.size("a") == 13
+
+
 def test_errors_are_reported_to_the_callback(disk: Disk) -> None:
     """A job that fails off the loop tells its own callback, and the next job is done."""
     outcomes = Outcomes()

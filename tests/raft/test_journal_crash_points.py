@@ -133,6 +133,56 @@ def test_power_cut_soon_after_a_kill(seed: int) -> None:
         assert journal[:] == filled(1, journal.last_index, term=3)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_names_that_a_killed_process_left_are_durable_before_more_is_promised(seed: int) -> None:
+    """A kill between a segment's rename and the directory's sync, then a power cut after more.
+
+    Without a sync of the directory at the next start the rename could be undone with all that was
+    acknowledged into the segment since.
+    """
+    rig = prepared(seed)
+    start = rig.disk.operations
+    roll(rig.journal)
+    rig.settle()
+    for step in range(1, rig.disk.operations - start + 1):
+        rig = prepared(seed)
+        rig.disk.crash_after(step)
+        roll(rig.journal)
+        with pytest.raises(SimulatedCrash):
+            rig.settle()
+        journal = rig.kill_and_open()
+        last = journal.last_index + 3
+        journal.setCurrentTerm(5, "n1")
+        fill(journal, last - 2, last, term=5)
+        rig.settle()
+        assert journal.durable_index == last
+        assert rig.crash_and_open().last_index == last
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_failed_sync_dropped_is_written_again_before_more_is_promised(seed: int) -> None:
+    """The kernel reports a failed sync once; the pages are clean then, readable and not on disk.
+
+    The next process reads them, and its own sync writes nothing of them (the "fsyncgate" of 2018):
+    unless it writes them anew a power cut leaves a hole among acknowledged entries.
+    """
+    rig = Rig(seed)
+    rig.open(segment_bytes=1 << 20)
+    fill(rig.journal, 1, LAST, term=3)
+    rig.settle()
+    rig.disk.fail_next_sync()
+    fill(rig.journal, LAST + 1, LAST + 30, term=3)
+    rig.settle()
+    assert len(rig.failures) == 1
+    journal = rig.kill_and_open()
+    first = journal.last_index + 1
+    fill(journal, first, first + 30, term=3)
+    rig.settle()
+    assert journal.durable_index == first + 30
+    for _ in range(3):
+        assert rig.crash_and_open()[:] == filled(1, first + 30, term=3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_power_cut_while_the_first_segment_is_made(seed: int) -> None:
     """A data directory whose very first start was cut short is fresh, not corrupt."""
