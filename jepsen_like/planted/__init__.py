@@ -67,9 +67,9 @@ _ALL: Final[tuple[Bug, ...]] = (
         what="a read index is given without asking the leader",
         patch=consensus.stale_read,
         workload="register",
-        nemesis="kill-one",
+        nemesis="partition-minority",
         kinds=frozenset({"not-linearizable"}),
-        time_limit_s=22.0,
+        time_limit_s=15.0,
     ),
     Bug(
         name="repeated-request",
