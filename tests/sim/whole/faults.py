@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from signal import SIGTERM
 from typing import Any
@@ -48,10 +48,15 @@ class Faults:
         world: What is broken.
         every_s: Mean time between two faults.
         told: Takes `start-<fault>` and `stop-<fault>` for the history, with facts.
+        only: Names of the faults to choose from; none: the seed chooses some of all.
     """
 
     def __init__(
-        self, world: WholeWorld, every_s: float, told: Callable[[str, dict[str, Any]], object]
+        self,
+        world: WholeWorld,
+        every_s: float,
+        told: Callable[[str, dict[str, Any]], object],
+        only: Collection[str] = (),
     ) -> None:
         self.world = world
         self._told = told
@@ -87,6 +92,9 @@ class Faults:
         ]
         # Some of them a run: not every run is a storm.
         chosen = self.rng.sample(kinds, self.rng.choice((3, 5, 8, len(kinds))))
+        if only:
+            chosen = [kind for kind in kinds if kind.__name__.removeprefix("_") in only]
+            assert len(chosen) == len(only), f"unknown among {only}"
         self.kinds = [*chosen, *[self._heal] * max(1, len(chosen) // 4)]
         self._running = False
 

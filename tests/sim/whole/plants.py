@@ -33,11 +33,13 @@ class Plant(msgspec.Struct, frozen=True):
         plant: Switches it on.
         workload: Under which it must be found.
         says: Part of what the report says.
+        faults: Those under which it is looked for; none: any.
     """
 
     plant: Callable[[Patch], None]
     workload: str
     says: str
+    faults: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -121,6 +123,6 @@ PLANTS: tuple[Plant, ...] = (
     Plant(view_forgotten, "answers", "answers: "),
     Plant(blind_cas, "unique", "unique: "),
     Plant(snapshot_without_sessions, "lock", ""),
-    Plant(reads_without_echo, "register", "register: "),
-    Plant(requests_repeated, "once", "once: "),
+    Plant(reads_without_echo, "register", "register: ", ("cut_off_leader", "pause_leader")),
+    Plant(requests_repeated, "once", "once: ", ("kill_leader", "resets", "slow_links")),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 import msgspec
@@ -76,7 +76,10 @@ def plan_of(seed: int) -> Plan:
 
 
 def run_whole_seed(
-    seed: int, seconds: float = SECONDS, workload: str | None = None
+    seed: int,
+    seconds: float = SECONDS,
+    workload: str | None = None,
+    faults: Collection[str] = (),
 ) -> WholeOutcome:
     """One whole run.
 
@@ -84,12 +87,15 @@ def run_whole_seed(
         seed: Decides everything.
         seconds: Simulated time under faults.
         workload: Instead of the one that the seed chooses.
+        faults: Instead of those that the seed chooses, and never calm.
 
     Raises:
         Violation: With the seed, the trace and the state of all servers in its text.
     """
     plan = plan_of(seed)
     plan = msgspec.structs.replace(plan, workload=workload or plan.workload)
+    if faults:
+        plan = msgspec.structs.replace(plan, fault_every_s=min(plan.fault_every_s, 3.0))
     kind = WORKLOADS[plan.workload]
     world = WholeWorld(
         seed,
@@ -98,7 +104,7 @@ def run_whole_seed(
         agents=kind.agents,
         with_dns=kind.agents > 0,
     )
-    run = _Run(world, plan, kind())
+    run = _Run(world, plan, kind(), faults)
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle only costs time: a run is over in a second
     try:
@@ -115,12 +121,14 @@ def run_whole_seed(
 
 
 class _Run:
-    def __init__(self, world: WholeWorld, plan: Plan, workload: Workload) -> None:
+    def __init__(
+        self, world: WholeWorld, plan: Plan, workload: Workload, faults: Collection[str]
+    ) -> None:
         self.world = world
         self.plan = plan
         self.workload = workload
         self.load = SimLoad(world, workload, concurrency=plan.concurrency, rate=plan.rate)
-        self.faults = Faults(world, plan.fault_every_s, self.load.recorder.note)
+        self.faults = Faults(world, plan.fault_every_s, self.load.recorder.note, faults)
         world.on_start = self.faults.process_started
         self.verdict: Verdict | None = None
 
