@@ -15,6 +15,7 @@ from jepsen_like.nemeses.disk import small_snapshots
 _CHANGE_S_MAX: Final = 15.0
 _LOOKS_MAX: Final = 2000
 _LOOK_S: Final = 0.002
+_CUT_S_MAX: Final = 0.1
 _VOTERS_MIN: Final = 3
 
 
@@ -171,6 +172,8 @@ class SnapshotRestart(Fault):
         for _ in range(rng.randint(2, 4)):
             await host.start(flags)
             seen = await self._await_snapshot(host)
+            # At once, or some time later: while it is renamed, or while the log is being cut.
+            await asyncio.sleep(rng.choice((0.0, rng.uniform(0.0, _CUT_S_MAX))))
             await host.kill()
             self._kills.append({"host": host.name, "writing": seen, "left": _snapshots(host)})
         return {"kills": list(self._kills)}
@@ -187,7 +190,7 @@ class SnapshotRestart(Fault):
             return Evidence(acted=False)
         back = await operators.whole(ground, [ground.host(name)])
         facts = {"kills": kills, "whole_again": back}
-        return Evidence(acted=any(one["left"] for one in kills), facts=facts)
+        return Evidence(acted=any(one["writing"] for one in kills), facts=facts)
 
     async def _await_snapshot(self, host: Host) -> str | None:
         """The name of a snapshot that is being written; None when none was caught in time."""
