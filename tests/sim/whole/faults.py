@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable
 from random import Random
-from signal import SIGTERM
 from typing import Any
 
 import msgspec
@@ -275,11 +274,7 @@ class Faults:
     def _terminate(self) -> Struck | None:
         """SIGTERM: an orderly end."""
         server = self._any()
-        ending = server.loop.signals.get(SIGTERM) if server.running else None
-        if ending is None:
-            return None
-        server.loop.call_soon(ending)
-        return Struck((server.name,), Until.RUNNING)
+        return Struck((server.name,), Until.RUNNING) if server.terminate() else None
 
     def _power_off(self) -> Struck:
         server = self._any()

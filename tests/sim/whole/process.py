@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -198,7 +199,7 @@ class ServerProcess(Process):
     def __init__(self, world: WholeWorld, name: str, expect: int | None) -> None:
         super().__init__(world, name)
         self.expect = expect
-        self.wipes = 0
+        self._terminated = 0
         self.disk = self._empty_disk()
 
     def _empty_disk(self) -> SimDisk:
@@ -256,6 +257,18 @@ class ServerProcess(Process):
             self.disk.kill()
             super().kill()
 
+    def terminate(self) -> bool:
+        """SIGTERM; the second one ends it at once, as production does. False: it can't take it."""
+        ending = self.loop.signals.pop(SIGTERM, None) if self.running else None
+        if ending is not None:
+            self.loop.call_soon(ending)
+        elif self._terminated == self.incarnation:
+            self.kill()
+        else:
+            return False
+        self._terminated = self.incarnation
+        return True
+
     def lose_power(self) -> None:
         """See `Process.lose_power`; unsynced writes are lost, too, whole or in part."""
         if self.running:
@@ -271,7 +284,6 @@ class ServerProcess(Process):
     def wipe(self) -> None:
         """The disk is lost; an empty one takes its place."""
         self.kill()
-        self.wipes += 1
         self.disk = self._empty_disk()
         self.start()
 
