@@ -13,11 +13,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from itertools import islice
 from multiprocessing import get_context
 
+from jepsen_like.workloads import WORKLOADS
 from raftreg.clock import SystemClock
 from tests.sim.chunks import AnyOutcome, run_any, run_chunk
 from tests.sim.schedule import Outcome
 from tests.sim.scheduler import Violation
-from tests.sim.whole.run import WholeOutcome
+from tests.sim.whole.run import WholeOutcome, run_whole_seed
 
 CHUNK = 10
 
@@ -33,10 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="F", help="first seed")
     parser.add_argument("--seed", type=int, metavar="S", help="run this one alone, with its trace")
     parser.add_argument("--seconds", type=float, default=10.0, help="simulated time under faults")
+    parser.add_argument(
+        "--workload",
+        choices=sorted(WORKLOADS),
+        help="with --seed: whole servers, and this workload",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        return _run_one(options.seed, options.seconds)
+        return _run_one(options.seed, options.seconds, options.workload)
     return _run_many(range(options.first, options.first + options.seeds), options)
 
 
@@ -45,9 +51,13 @@ def _say(text: str, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
-def _run_one(seed: int, seconds: float) -> int:
+def _run_one(seed: int, seconds: float, workload: str | None) -> int:
+    outcome: AnyOutcome
     try:
-        outcome = run_any(seed, seconds)
+        if workload is not None:
+            outcome = run_whole_seed(seed, seconds, workload)
+        else:
+            outcome = run_any(seed, seconds)
     except Violation as violation:
         _say(str(violation))
         return 1

