@@ -29,6 +29,8 @@ class Election:
 
     #: A leader whose connection broke is probably dead: peers ask at once, but not all together.
     LOST_LEADER_DELAY_S = 0.05
+    #: Who agreed to another's election lets it happen: a vote, its sync and the first append.
+    GIVE_WAY_S = (0.2, 0.4)
 
     def __init__(self, min_s: float, max_s: float, rng: Random, now: float) -> None:
         self._min_s = min_s
@@ -52,6 +54,11 @@ class Election:
     def vote_granted(self, now: float) -> None:
         """This server voted for somebody: give them time."""
         self.deadline = now + self._timeout_s()
+
+    def give_way(self, now: float) -> None:
+        """This server agreed to somebody's election: it does not stand at the same moment."""
+        self._asking_term = None
+        self.deadline = max(self.deadline, now + self._rng.uniform(*self.GIVE_WAY_S))
 
     def hurry(self, now: float) -> None:
         """Nobody can be leading yet: no need to wait for a sign of life."""
@@ -82,6 +89,10 @@ class Election:
         self._granted = set()
         self.deadline = now + self._timeout_s()
         return self._round
+
+    def asks_for(self, term: int) -> bool:
+        """True while this server itself asks about an election in that term."""
+        return self._asking_term == term
 
     def may_grant(self, term: int, theirs: LogPosition, ours: LogPosition, own_term: int) -> bool:
         """Whether an election of the asking server could succeed, apart from leader contact.

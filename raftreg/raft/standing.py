@@ -77,14 +77,11 @@ class Standing:
             self._engine.start_election()
 
     def _on_pre_vote(self, sender: str, message: Message) -> None:
-        theirs = LogPosition(message["last_log_term"], message["last_log_index"])
-        granted = (
-            self._engine.role is not Role.LEADER
-            and not self._election.hears_leader(self._clock())
-            and self._election.may_grant(
-                message["term"], theirs, self._log_end(), self._engine.term
-            )
-        )
+        granted = self._agrees(sender, message)
+        if granted:
+            # Else two servers that lost their leader at once would split the votes of a term, and
+            # wait for an election timeout before they try again.
+            self._election.give_way(self._clock())
         reply = {
             "type": "pre_vote_reply",
             "round": message["round"],
@@ -92,6 +89,17 @@ class Standing:
             "term": self._engine.term,
         }
         self._send(sender, reply)
+
+    def _agrees(self, sender: str, message: Message) -> bool:
+        if self._engine.role is Role.LEADER or self._election.hears_leader(self._clock()):
+            return False
+        term, ours = message["term"], self._log_end()
+        theirs = LogPosition(message["last_log_term"], message["last_log_index"])
+        if not self._election.may_grant(term, theirs, ours, self._engine.term):
+            return False
+        # Of two that ask each other at the same time, one goes first.
+        rival = self._election.asks_for(term) and theirs == ours
+        return not rival or sender < self._server_id
 
     def _on_reply(self, sender: str, message: Message) -> None:
         if message["term"] > self._engine.term and self._engine.role is not Role.LEADER:
