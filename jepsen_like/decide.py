@@ -11,6 +11,7 @@ from typing import Any, Final
 from jepsen_like.checkers.verdict import Anomaly, Checker, Valid, Verdict
 from jepsen_like.folder import FaultCount, Folder, Injection, Results, Run
 from jepsen_like.history import NEMESIS, Event, MalformedHistory, Operation, Type, operations, read
+from jepsen_like.nemeses.base import VIOLATION
 from jepsen_like.nemeses.combination import MIXED, NONE, TOGETHER
 
 ANOMALIES_MAX: Final = 100
@@ -94,11 +95,16 @@ def nemesis(name: str, injections: Sequence[Injection]) -> Verdict:
 
     Of a fault, and of each of several named together, one proved injection is enough; of "mixed"
     one of any. Healing that failed makes the run UNKNOWN, too: the cluster was not whole again.
+    A fault whose proof tells of a violation (damage that a server served on) is an anomaly itself.
     """
     acted = {one.fault for one in injections if one.acted}
     figures = {"injected": len(injections), "acted": sum(one.acted for one in injections)}
     if name == NONE:
         return Verdict("nemesis", Valid.TRUE, figures=figures)
+    broken = [one for one in injections if VIOLATION in one.facts]
+    if broken:
+        found = tuple(Anomaly(one.fault, str(one.facts[VIOLATION])) for one in broken)
+        return Verdict("nemesis", Valid.FALSE, found[:ANOMALIES_MAX], figures=figures)
     idle = set() if name == MIXED and acted else set(name.split(TOGETHER)) - acted
     reasons = [f"never proved to have acted: {', '.join(sorted(idle))}"] if idle else []
     reasons += [f"{one.fault} number {one.number}: {one.error}" for one in injections if one.error]

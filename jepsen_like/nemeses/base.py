@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from jepsen_like.ground.api import Ground, Need
+
+
+#: The fact with which a fault tells of a promise that it saw broken; it makes the run FALSE.
+VIOLATION: Final = "violation"
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ import msgspec
 
 from jepsen_like.ground.api import DiskControl, Ground, Host, Need
 from jepsen_like.nemeses import operators
-from jepsen_like.nemeses.base import Evidence, Fault
+from jepsen_like.nemeses.base import VIOLATION, Evidence, Fault
 
 _STARTED_S_MAX: Final = 15.0
 _SNAPSHOT_S_MAX: Final = 20.0
@@ -302,7 +302,7 @@ class _FlipByte(Fault):
             return Evidence(acted=False)
         facts = {"flip": msgspec.to_builtins(flip), "rejoined": rejoined}
         if flip.outcome is Outcome.UNDETECTED:
-            facts["violation"] = f"{flip.host} runs on {flip.file} with a flipped bit"
+            facts[VIOLATION] = f"{flip.host} runs on {flip.file} with a flipped bit"
         return Evidence(acted=flip.outcome is not Outcome.NO_ANSWER, facts=facts)
 
 

@@ -241,6 +241,16 @@ def test_a_fault_that_never_acted_makes_a_run_unknown(
     assert "kill-one" in results.why
 
 
+def test_damage_that_was_served_is_an_anomaly(tmp_path: Path) -> None:
+    """A server that runs on a flipped byte fails the run, whatever its clients saw."""
+    folder = recorded(tmp_path, READY)
+    served = {"violation": "n1 runs on wal-1.seg with a flipped bit"}
+    injected(folder, msgspec.structs.replace(KILLED, facts=served))
+    results = decide(folder, RUN, fine)
+    assert results.valid is Valid.FALSE
+    assert "n1 runs on wal-1.seg" in results.why
+
+
 def test_every_fault_that_was_named_must_act(tmp_path: Path) -> None:
     """Of faults joined with "+" one alone proves nothing about the other; of "mixed" it does."""
     folder = recorded(tmp_path, READY)
