@@ -10,7 +10,6 @@ import msgspec
 
 from jepsen_like.ground.api import Ground, Need
 
-
 #: The fact with which a fault tells of a promise that it saw broken; it makes the run FALSE.
 VIOLATION: Final = "violation"
 
