@@ -33,9 +33,10 @@ FINAL_PROCESS = 1_000_000
 CONCURRENCY = 5
 RATE = 200.0
 
-#: A run ends with so many operations acknowledged, or so many lies told: how long that takes is
-#: the machine's matter.
+#: A run ends with so many operations acknowledged; one with lies when so many were told as well, of
+#: which some never come to show: how long that takes is the machine's matter.
 ENOUGH = 250
+ENOUGH_AMONG_LIES = 120
 ENOUGH_LIES = 20
 
 
@@ -129,7 +130,7 @@ async def history_of(
 
 def _is_enough(recorder: Recorder, door: Door) -> bool:
     if isinstance(door, LyingDoor):
-        return door.lies >= ENOUGH_LIES
+        return door.lies >= ENOUGH_LIES and recorder.counts[Type.OK] >= ENOUGH_AMONG_LIES
     return recorder.counts[Type.OK] >= ENOUGH
 
 

@@ -22,8 +22,8 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 
 
 def run_seeds(seeds: int) -> None:
-    """Runs that many seeds, one after the other."""
-    for seed in range(seeds):
+    """Runs that many seeds, one after the other; first those that end with every check."""
+    for seed in sorted(range(seeds), key=lambda seed: (seed % 4 != 0, seed)):
         run_seed(seed, SECONDS)
 
 
