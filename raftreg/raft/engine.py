@@ -175,6 +175,7 @@ class Engine(SyncObj):
         self._install = install
         self._commit = 0
         self._proved = 0  #: highest index that appends of leaders proved committed
+        self._diverged_in = 0  #: term whose leader has other entries than the end of this log
         self._reset_asked = (0, 0)  #: (term, index) from which a leader was asked to begin anew
         self._reset_asked_at = 0.0
         self._ready = False
@@ -255,22 +256,26 @@ class Engine(SyncObj):
         nextNodeIdx: int | None = None,  # noqa: N803
         success: bool = False,
     ) -> None:
-        """Answers an append; one that does not fit, by asking for all after the commit index.
+        """Answers an append; one that does not fit, by asking for what follows the log here.
 
-        PySyncObj asks for one entry more than the append had, or for what follows its own last one.
-        That costs a round trip for each divergent entry, and answers to appends that were sent
-        meanwhile set the leader back to the end: under steady writes it never got there. Up to the
-        commit index all is in the log of every later leader (Leader Completeness, Raft section
-        5.4), so one step does. Appends that are on their way already do not fit either: the same
-        answer to each of them would have everything sent as often.
+        Where the terms differ, PySyncObj asks for one entry more than the append had: a round trip
+        for each divergent entry; and as appends that were sent meanwhile lie behind the end of the
+        log, the answers to them set the leader back there: under steady writes it never got to the
+        entries that differ. Up to the commit index all is in the log of every later leader (Leader
+        Completeness, Raft section 5.4). So one step does, and until an append fits all answers say
+        the same; the same answer to each append on its way would have everything sent as often.
         """
         if not reset:
+            self._diverged_in = 0 if success else self._diverged_in
             super()._SyncObj__sendNextNodeIdx(node, reset, nextNodeIdx, success)
             return
-        asked, now = (self.term, self._commit + 1), self._clock()
+        if nextNodeIdx is not None:
+            self._diverged_in = self.term
+        agreed = self._commit if self._diverged_in == self.term else self._log.last_index
+        asked, now = (self.term, agreed + 1), self._clock()
         if asked != self._reset_asked or now - self._reset_asked_at >= self._reset_again_s:
             self._reset_asked, self._reset_asked_at = asked, now
-            super()._SyncObj__sendNextNodeIdx(node, reset, self._commit + 1, success)
+            super()._SyncObj__sendNextNodeIdx(node, reset, agreed + 1, success)
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> None:  # noqa: N802
         """Configurations are ours; PySyncObj would unpickle them."""
