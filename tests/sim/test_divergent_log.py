@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from raftreg.raft.engine import Peer
 from raftreg.raft.entries import Batch, Proposal, encode_batch
 from tests.sim import server
 from tests.sim.schedule import Schedule
@@ -64,3 +67,31 @@ def test_a_divergent_log_is_replaced_in_one_step(monkeypatch: pytest.MonkeyPatch
     # Heartbeats, writes and their acknowledgements among three servers: some hundreds.
     assert world.network.sent - sent < DIVERGENT * 2
     assert not any(command.startswith(b"stray") for command in old.machine.commands)
+
+
+def test_a_log_that_is_only_short_is_asked_for_from_its_end() -> None:
+    """What is here already need not come again: from the commit index on it could take a snapshot.
+
+    Only once the terms are known to differ, the end of the log is of no use.
+    """
+    world = World(4)
+    Schedule(world).begin()
+    world.run(1.0)
+    leader = world.leader()
+    assert leader is not None
+    follower = next(each for each in world.servers.values() if each is not leader)
+    assert follower.node is not None
+    follower.journal.add(b"\x00beyond the commit index", follower.journal.last_index + 1, 1)
+    engine, asked = follower.node._engine, list[int]()
+
+    def keep(peer: str, message: dict[str, Any]) -> bool:
+        asked.append(message["next_node_idx"])
+        return True
+
+    engine._SyncObj__transport._send = keep
+    me = Peer(leader.name)
+    engine._SyncObj__sendNextNodeIdx(me, reset=True)
+    assert asked == [follower.journal.last_index + 1]
+    engine._SyncObj__sendNextNodeIdx(me, reset=True, nextNodeIdx=follower.journal.last_index)
+    engine._SyncObj__sendNextNodeIdx(me, reset=True)
+    assert asked[1:] == [engine.commit_index + 1]
