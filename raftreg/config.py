@@ -78,7 +78,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
         body_bytes_max: Largest body besides a KV value (512 KiB) and a snapshot.
         snapshot_bytes_max: Largest snapshot that is restored.
         watchers_max: Blocking queries that wait at once; more are refused (429).
-        write_timeout_s, read_timeout_s: How long a write, a read may wait for the cluster.
+        write_timeout_s, read_timeout_s: How long a write, a read may wait for the cluster. While
+            no leader is in reach, a write is refused after 4 s: nothing was proposed.
         keepalive_s: Seconds after which an idle connection is closed.
     """
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from raftreg.durable import sync_names
+
 RECORD_BYTES_MAX = 4 << 20
 #: A smaller file is never written anew.
 REWRITE_BYTES_MIN = 1 << 20
@@ -151,36 +153,7 @@ def write_durably(path: Path, data: bytes) -> None:
     finally:
         os.close(handle)
     aside.replace(path)
-    _sync_names(path.parent)
-
-
-def make_directory_durably(directory: Path) -> None:
-    """Makes a directory and those above it, each durable before anything is put into it.
-
-    One that is there is synced as well: whoever made it may have been killed before that. If it
-    lies in a directory that this user may not read, an administrator made it, and saw to that.
-
-    Raises:
-        OSError: It can't be made.
-    """
-    above = directory.parent
-    there = directory.exists()
-    if not above.exists():
-        make_directory_durably(above)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    try:
-        _sync_names(above)
-    except PermissionError:
-        if not there:
-            raise
-
-
-def _sync_names(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_names(path.parent)
 
 
 def _write_all(handle: int, data: bytes) -> None:

@@ -24,9 +24,10 @@ import msgspec
 import structlog
 
 from raftreg.clock import new_id
+from raftreg.durable import make_directory_durably
 from raftreg.errors import ConfigurationError
 from raftreg.http.decode import CheckDefinition, ServiceDefinition
-from raftreg_agent.record_log import Key, RecordLog, make_directory_durably, write_durably
+from raftreg_agent.record_log import Key, RecordLog, write_durably
 from raftreg_agent.state import KnownStatus
 
 LOG_NAME = "registrations.log"

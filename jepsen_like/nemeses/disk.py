@@ -67,14 +67,17 @@ class _Failing(Fault):
 
     needs = frozenset({Need.DISK})
     counters: ClassVar[tuple[str, ...]]
+    faults: ClassVar[dict[str, bool]] = {}
 
     def __init__(self) -> None:
         self._before: dict[str, dict[str, int]] = {}
         self._said: dict[str, operators.Said] = {}
 
-    @abstractmethod
     async def _set(self, disk: DiskControl, rng: Random) -> dict[str, Any]:
         """Makes a disk fail; gives how."""
+        del rng
+        await disk.set_faults(**self.faults)
+        return dict(self.faults)
 
     async def inject(self, ground: Ground, rng: Random) -> dict[str, Any]:
         """See `Fault.inject`."""
@@ -114,11 +117,7 @@ class DiskFull(_Failing):
 
     name = "disk-full"
     counters = ("full_errors",)
-
-    async def _set(self, disk: DiskControl, rng: Random) -> dict[str, Any]:
-        del rng
-        await disk.set_faults(full=True)
-        return {"full": True}
+    faults: ClassVar = {"full": True}
 
 
 class FsyncError(_Failing):
@@ -126,11 +125,7 @@ class FsyncError(_Failing):
 
     name = "fsync-error"
     counters = ("fsync_errors",)
-
-    async def _set(self, disk: DiskControl, rng: Random) -> dict[str, Any]:
-        del rng
-        await disk.set_faults(fsync_error=True)
-        return {"fsync_error": True}
+    faults: ClassVar = {"fsync_error": True}
 
 
 class SlowDisk(_Failing):

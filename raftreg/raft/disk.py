@@ -27,13 +27,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias
 
+from raftreg.durable import make_directory_durably
 from raftreg.raft.faults import DiskFailure
 
 Done: TypeAlias = Callable[[OSError | None], None]
 CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
 
 FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
 LOCK_NAME = "LOCK"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
 
@@ -271,7 +271,7 @@ class RealDisk:
         """
         path = Path(directory)
         try:
-            _make_durably(path)
+            make_directory_durably(path)
             lock_fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as error:
             raise DiskFailure(f"data directory {path} can't be used: {error.strerror}") from error
@@ -396,29 +396,6 @@ class RealDisk:
     def _open(self, name: str, flag: int) -> _RealHandle:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag
         return _RealHandle(name, os.open(self._path(name), flags, FILE_MODE))
-
-
-def _make_durably(directory: Path) -> None:
-    """Create a directory and those above it, each durable before anything is put into it.
-
-    One that is there is synced as well: whoever made it may have been killed before that. If it
-    lies in a directory that this user may not read, an administrator made it, and saw to that.
-    """
-    above = directory.parent
-    there = directory.exists()
-    if not above.exists():
-        _make_durably(above)
-    directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-    try:
-        fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        if there:
-            return
-        raise
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _own(handle: Handle) -> _RealHandle:

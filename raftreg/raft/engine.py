@@ -266,7 +266,8 @@ class Engine(SyncObj):
         the same; the same answer to each append on its way would have everything sent as often.
         """
         if not reset:
-            self._diverged_in = 0 if success else self._diverged_in
+            if success:
+                self._diverged_in = 0
             super()._SyncObj__sendNextNodeIdx(node, reset, nextNodeIdx, success)
             return
         if nextNodeIdx is not None:
