@@ -18,6 +18,7 @@ from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CHECK, SERVICE
 from raftreg.http.params import parse_bool
 from raftreg.http.problems import method_not_allowed, text_response
+from raftreg.http.shapes import CheckJson
 from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
 from raftreg_agent.local import LocalAgent
@@ -337,7 +338,7 @@ def _enable(request: web.Request) -> bool:
     return parse_bool(request.query["enable"], "enable")
 
 
-def _check_list(checks: Iterable[Check]) -> list[Json]:
+def _check_list(checks: Iterable[Check]) -> list[CheckJson]:
     return [render.agent_check_json(check) for check in checks]
 
 

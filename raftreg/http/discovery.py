@@ -21,9 +21,17 @@ from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, HEALTH_ENTRY, NODE, SERVICE
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
+from raftreg.http.operation import Flag, Operation, Param, describe, operation
 from raftreg.http.params import NO_QUERY, Consistency, Query, ReadOptions, read_options
 from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import GZIP_BYTES_MIN, GZIP_HEAD, Reply, gzip_bytes, header, wants_gzip
+from raftreg.http.shapes import (
+    CatalogNodeJson,
+    CatalogServiceJson,
+    CheckJson,
+    HealthEntryJson,
+    NodeJson,
+)
 from raftreg.http.watch import RenderedCache, Topic, WatchHub, block
 from raftreg.model import Check, Status
 
@@ -311,7 +319,7 @@ def health_state_query(state: str, options: ReadOptions) -> CatalogQuery:
 _STATES = frozenset({query.ANY_STATE, *(status.value for status in Status)})
 
 
-def _checks(options: ReadOptions) -> Callable[[Iterable[Check]], list[render.Json]]:
+def _checks(options: ReadOptions) -> Callable[[Iterable[Check]], list[CheckJson]]:
     """Renders the checks that the filter lets pass."""
     holds = compile_filter(options.filter, CHECK)
     return lambda checks: [row for check in checks if holds(row := render.check_json(check))]
@@ -319,23 +327,98 @@ def _checks(options: ReadOptions) -> Callable[[Iterable[Check]], list[render.Jso
 
 Ask = Callable[[str, ReadOptions], CatalogQuery]
 
-#: (path, text when its last part is empty, the query)
-_READS: tuple[tuple[str, str, Ask], ...] = (
-    ("/v1/catalog/nodes", "", lambda _, options: nodes_query(options)),
-    ("/v1/catalog/services", "", lambda _, options: services_query(options)),
-    ("/v1/catalog/service/{name:.*}", "Missing service name", service_query),
-    ("/v1/catalog/node/{name:.*}", "Missing node name", node_query),
-    ("/v1/health/service/{name:.*}", "Missing service name", health_service_query),
-    ("/v1/health/checks/{name:.*}", "Missing service name", health_checks_query),
-    ("/v1/health/node/{name:.*}", "Missing node name", health_node_query),
-    ("/v1/health/state/{name:.*}", "Missing check state", health_state_query),
+_META = Param("node-meta", "only nodes with this `key:value`", repeats=True)
+_TAG = Param("tag", "only instances with this tag; all that are given must match", repeats=True)
+_PASSING = Param("passing", "only instances whose checks all pass", Flag)
+
+
+def _described(summary: str, tag: str, answer: object, *query_params: Param) -> Operation:
+    return Operation(
+        summary=summary,
+        tag=tag,
+        reads=True,
+        query=query_params,
+        answer=answer,
+    )
+
+
+#: (path, text when its last part is empty, the query, its description)
+_READS: tuple[tuple[str, str, Ask, Operation], ...] = (
+    (
+        "/v1/catalog/nodes",
+        "",
+        lambda _, options: nodes_query(options),
+        _described("Lists the nodes", "catalog", list[NodeJson], _META),
+    ),
+    (
+        "/v1/catalog/services",
+        "",
+        lambda _, options: services_query(options),
+        _described(
+            "Names the services, each with the tags of its instances",
+            "catalog",
+            dict[str, list[str]],
+            _META,
+        ),
+    ),
+    (
+        "/v1/catalog/service/{name:.*}",
+        "Missing service name",
+        service_query,
+        _described(
+            "Lists the instances of a service, healthy or not",
+            "catalog",
+            list[CatalogServiceJson],
+            _TAG,
+            _META,
+        ),
+    ),
+    (
+        "/v1/catalog/node/{name:.*}",
+        "Missing node name",
+        node_query,
+        _described("Shows a node with its instances", "catalog", CatalogNodeJson | None),
+    ),
+    (
+        "/v1/health/service/{name:.*}",
+        "Missing service name",
+        health_service_query,
+        _described(
+            "Lists the instances of a service with their checks",
+            "health",
+            list[HealthEntryJson],
+            _PASSING,
+            _TAG,
+            _META,
+        ),
+    ),
+    (
+        "/v1/health/checks/{name:.*}",
+        "Missing service name",
+        health_checks_query,
+        _described("Lists the checks of a service", "health", list[CheckJson], _META),
+    ),
+    (
+        "/v1/health/node/{name:.*}",
+        "Missing node name",
+        health_node_query,
+        _described("Lists the checks of a node", "health", list[CheckJson]),
+    ),
+    (
+        "/v1/health/state/{name:.*}",
+        "Missing check state",
+        health_state_query,
+        _described("Lists the checks with a status, or `any`", "health", list[CheckJson], _META),
+    ),
 )
 
 
 def discovery_routes(source: CatalogSource) -> list[web.RouteDef]:
     """The read endpoints of catalog and health over a source."""
 
-    def handler(missing: str, ask: Ask) -> Callable[[web.Request], Awaitable[Reply]]:
+    def handler(
+        missing: str, ask: Ask, described: Operation
+    ) -> Callable[[web.Request], Awaitable[Reply]]:
         async def handle(request: web.Request) -> Reply:
             name = request.match_info.get("name", "")
             if missing and not name:
@@ -343,11 +426,14 @@ def discovery_routes(source: CatalogSource) -> list[web.RouteDef]:
             options = options_of(request, source.datacenter)
             return await answer(source, request, options, ask(name, options))
 
-        return handle
+        return describe(handle, described)
 
+    @operation("Names the datacenters", tag="catalog", answer=list[str])
     async def datacenters(request: web.Request) -> Reply:
         del request
         return Reply(dumps([source.datacenter]))
 
-    routes = [web.get(path, handler(missing, ask)) for path, missing, ask in _READS]
+    routes = [
+        web.get(path, handler(missing, ask, described)) for path, missing, ask, described in _READS
+    ]
     return [*routes, web.get("/v1/catalog/datacenters", datacenters)]

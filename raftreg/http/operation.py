@@ -97,7 +97,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     also: Mapping[int, str] = {}
 
 
-def operation(
+def operation(  # noqa: PLR0913 - keywords that read as one description
     summary: str,
     *,
     tag: str,
@@ -137,11 +137,13 @@ def operation(
         also=also or {},
     )
 
-    def mark(handler: _Handler) -> _Handler:
-        setattr(handler, _ATTRIBUTE, described)
-        return handler
+    return lambda handler: describe(handler, described)
 
-    return mark
+
+def describe(handler: _Handler, described: Operation) -> _Handler:
+    """Gives a handler its description; for handlers that are made in a loop."""
+    setattr(handler, _ATTRIBUTE, described)
+    return handler
 
 
 def operation_of(handler: Callable[..., Any]) -> Operation | None:

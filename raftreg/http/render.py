@@ -10,14 +10,27 @@ from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
+from raftreg.http.shapes import (
+    AgentServiceJson,
+    CatalogNodeJson,
+    CatalogServiceJson,
+    CheckJson,
+    HealthEntryJson,
+    KVJson,
+    NodeJson,
+    NodeServiceJson,
+    ServiceAddressJson,
+    SessionJson,
+    WeightsJson,
+)
 from raftreg.model import Check, KVEntry, Node, ServiceAddress, ServiceInstance, Session, Weights
 
 Json = dict[str, Any]
 
 
-def kv_json(entry: KVEntry) -> Json:
+def kv_json(entry: KVEntry) -> KVJson:
     """An entry of /v1/kv; `Session` is absent while the key is free."""
-    out: Json = {
+    out: KVJson = {
         "LockIndex": entry.lock_index,
         "Key": entry.key,
         "Flags": entry.flags,
@@ -30,7 +43,7 @@ def kv_json(entry: KVEntry) -> Json:
     return out
 
 
-def node_json(node: Node) -> Json:
+def node_json(node: Node) -> NodeJson:
     """A node of /v1/catalog/nodes and the `Node` of health entries."""
     return {
         "ID": node.id,
@@ -44,10 +57,9 @@ def node_json(node: Node) -> Json:
     }
 
 
-def node_service_json(service: ServiceInstance) -> Json:
+def node_service_json(service: ServiceInstance) -> NodeServiceJson:
     """The `Service` of health entries and the values of `Services` of /v1/catalog/node."""
-    out: Json = {"Kind": service.kind} if service.kind else {}
-    out |= {
+    out: NodeServiceJson = {
         "ID": service.id,
         "Service": service.name,
         "Tags": list(service.tags),
@@ -61,14 +73,16 @@ def node_service_json(service: ServiceInstance) -> Json:
         "CreateIndex": service.create_index,
         "ModifyIndex": service.modify_index,
     }
+    if service.kind:
+        out["Kind"] = service.kind
     if service.tagged_addresses:
         out["TaggedAddresses"] = service_addresses_json(service.tagged_addresses)
     return out
 
 
-def catalog_service_json(node: Node, service: ServiceInstance) -> Json:
+def catalog_service_json(node: Node, service: ServiceInstance) -> CatalogServiceJson:
     """An entry of /v1/catalog/service."""
-    out: Json = {
+    out: CatalogServiceJson = {
         "ID": node.id,
         "Node": node.name,
         "Address": node.address,
@@ -94,7 +108,7 @@ def catalog_service_json(node: Node, service: ServiceInstance) -> Json:
     return out
 
 
-def check_json(check: Check) -> Json:
+def check_json(check: Check) -> CheckJson:
     """A check of /v1/health/* and /v1/agent/checks."""
     return {
         "Node": check.node,
@@ -116,7 +130,9 @@ def check_json(check: Check) -> Json:
 agent_check_json = check_json
 
 
-def health_entry_json(node: Node, service: ServiceInstance, checks: Iterable[Check]) -> Json:
+def health_entry_json(
+    node: Node, service: ServiceInstance, checks: Iterable[Check]
+) -> HealthEntryJson:
     """An entry of /v1/health/service: the instance, its node, and the checks of both."""
     return {
         "Node": node_json(node),
@@ -125,7 +141,7 @@ def health_entry_json(node: Node, service: ServiceInstance, checks: Iterable[Che
     }
 
 
-def catalog_node_json(node: Node, services: Iterable[ServiceInstance]) -> Json:
+def catalog_node_json(node: Node, services: Iterable[ServiceInstance]) -> CatalogNodeJson:
     """The answer of /v1/catalog/node: services by their id."""
     return {
         "Node": node_json(node),
@@ -133,10 +149,9 @@ def catalog_node_json(node: Node, services: Iterable[ServiceInstance]) -> Json:
     }
 
 
-def agent_service_json(service: ServiceInstance, *, datacenter: str = "") -> Json:
+def agent_service_json(service: ServiceInstance, *, datacenter: str = "") -> AgentServiceJson:
     """A service of /v1/agent/services; here `Tags` is never null and neither is `Meta`."""
-    out: Json = {"Kind": service.kind} if service.kind else {}
-    out |= {
+    out: AgentServiceJson = {
         "ID": service.id,
         "Service": service.name,
         "Tags": list(service.tags),
@@ -146,6 +161,8 @@ def agent_service_json(service: ServiceInstance, *, datacenter: str = "") -> Jso
         "Weights": weights_json(service.weights),
         "EnableTagOverride": service.enable_tag_override,
     }
+    if service.kind:
+        out["Kind"] = service.kind
     if service.tagged_addresses:
         out["TaggedAddresses"] = service_addresses_json(service.tagged_addresses)
     if service.proxy:
@@ -157,7 +174,7 @@ def agent_service_json(service: ServiceInstance, *, datacenter: str = "") -> Jso
     return out
 
 
-def session_json(session: Session) -> Json:
+def session_json(session: Session) -> SessionJson:
     """A session; `LockDelay` is in nanoseconds, lists without elements are null."""
     return {
         "ID": session.id,
@@ -174,12 +191,12 @@ def session_json(session: Session) -> Json:
     }
 
 
-def weights_json(weights: Weights) -> Json:
+def weights_json(weights: Weights) -> WeightsJson:
     """`Weights` of an instance."""
     return {"Passing": weights.passing, "Warning": weights.warning}
 
 
-def service_addresses_json(addresses: dict[str, ServiceAddress]) -> Json:
+def service_addresses_json(addresses: dict[str, ServiceAddress]) -> dict[str, ServiceAddressJson]:
     """`TaggedAddresses` of an instance."""
     return {
         tag: {"Address": address.address, "Port": address.port}
