@@ -23,6 +23,7 @@ from raftreg.clock import Clock
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
 from raftreg.dns.answer import HEADER_BYTES, Answerer, Forward, Transport
+from raftreg.dns.query import QueryLookup, no_queries
 from raftreg.dns.recursor import Recursors
 
 QUERY_BYTES_MAX = 4_096
@@ -45,6 +46,7 @@ class DnsServer:
         rng: Source of chance.
         datacenter: Overrides the one of the settings.
         registry: Where queries are counted; None: nowhere else than here.
+        queries: Executes prepared queries.
 
     Attributes:
         port: The port, once started.
@@ -61,8 +63,10 @@ class DnsServer:
         rng: Random,
         datacenter: str = "",
         registry: CollectorRegistry | None = None,
+        queries: QueryLookup = no_queries,
     ) -> None:
         self._view = view
+        self._queries_door = queries
         self._settings = settings
         self._host = host
         self.port = port
