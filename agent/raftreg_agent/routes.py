@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
 from raftreg.core.catalog import Catalog
 from raftreg.errors import InvalidRequest, NotFound
 from raftreg.http import json, render
+from raftreg.http.bodies import CheckBody, CheckUpdateBody, ServiceBody
 from raftreg.http.decode import check_definition, service_definition
 from raftreg.http.discovery import options_of, query_of
 from raftreg.http.fields import Fields
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CHECK, SERVICE
+from raftreg.http.operation import DATACENTER, Duration, Flag, Param, operation
 from raftreg.http.params import parse_bool
 from raftreg.http.problems import method_not_allowed, text_response
-from raftreg.http.shapes import CheckJson
+from raftreg.http.shapes import AgentHealthJson, AgentServiceHashJson, AgentServiceJson, CheckJson
 from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
 from raftreg_agent.local import LocalAgent
@@ -32,6 +34,13 @@ LOCAL_CHANGE: Topic = ("agent-services", "")
 _VERBS = {"pass": Status.PASSING, "warn": Status.WARNING, "fail": Status.CRITICAL}
 _HTTP_STATUS = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
 _WORST = ("maintenance", "critical", "warning", "passing")
+
+_FILTER = (DATACENTER, Param("filter", "an expression that chooses among the rows"))
+_FORMAT = (Param("format", "`text`: the status alone, as plain text", Literal["text", ""]),)
+_MAINTENANCE = (
+    Param("enable", "`true` takes it out, `false` back", Literal["true", "false"], required=True),
+    Param("reason", "why: becomes the output of its check"),
+)
 
 
 def agent_routes(
@@ -109,6 +118,7 @@ class AgentRoutes:
 
     # -- this agent --------------------------------------------------------------------------
 
+    @operation("Tells this agent's configuration and identity", tag="agent", answer=dict[str, Any])
     async def self_(self, request: web.Request) -> web.Response:
         """Configuration and identity."""
         settings, node = self._local.settings, self._local.node
@@ -139,6 +149,12 @@ class AgentRoutes:
         }
         return _answer(request, body)
 
+    @operation(
+        "Lists the hosts with a lease",
+        tag="agent",
+        query=(Param("wan", "the servers alone", Flag),),
+        answer=list[dict[str, Any]],
+    )
     async def members(self, request: web.Request) -> web.Response:
         """Hosts with a lease; this one is always among them."""
         known = [row for row in members(self._catalog()) if row["Name"] != self._local.node.name]
@@ -151,12 +167,14 @@ class AgentRoutes:
             ]
         return _answer(request, listed)
 
+    @operation("Reads the definition files again", tag="agent")
     async def reload(self, request: web.Request) -> web.Response:
         """Reads the definition files again."""
         del request
         await self._local.reload()
         return web.Response()
 
+    @operation("Deregisters this host and ends its agent", tag="agent")
     async def leave(self, request: web.Request) -> web.Response:
         """Deregisters this host; the process ends afterwards."""
         del request
@@ -165,6 +183,12 @@ class AgentRoutes:
 
     # -- services ----------------------------------------------------------------------------
 
+    @operation(
+        "Lists the instances of this host by id",
+        tag="agent",
+        query=_FILTER,
+        answer=dict[str, AgentServiceJson],
+    )
     async def services(self, request: web.Request) -> web.Response:
         """All instances by id."""
         options = options_of(request, self._local.settings.datacenter)
@@ -172,6 +196,17 @@ class AgentRoutes:
         rows = {row.id: render.agent_service_json(row) for row in self._visible()}
         return _answer(request, {id_: row for id_, row in rows.items() if holds(row)})
 
+    @operation(
+        "Shows an instance of this host",
+        tag="agent",
+        query=(
+            DATACENTER,
+            Param("hash", "wait until the content differs from that with this hash"),
+            Param("wait", "how long to wait at most", Duration),
+        ),
+        answer=AgentServiceHashJson,
+        also={404: "there is no such instance"},
+    )
     async def service(self, request: web.Request) -> web.Response:
         """One instance; with `?hash=` it waits until the content differs."""
         options = options_of(request, self._local.settings.datacenter)
@@ -186,6 +221,12 @@ class AgentRoutes:
                 body, content_hash = self._service_body(service_id)
         return _answer(request, body, headers={"X-Consul-ContentHash": content_hash})
 
+    @operation(
+        "Registers an instance; answers when the catalog has it",
+        tag="agent",
+        query=(Param("replace-existing-checks", "checks that are not given again go", Flag),),
+        body=ServiceBody,
+    )
     async def register_service(self, request: web.Request) -> web.Response:
         """Registers an instance; the answer comes when the catalog has it."""
         definition = service_definition(
@@ -197,11 +238,18 @@ class AgentRoutes:
         await self._local.register_service(definition, replace_checks=replace)
         return web.Response()
 
+    @operation("Removes an instance", tag="agent", also={404: "there is no such instance"})
     async def deregister_service(self, request: web.Request) -> web.Response:
         """Removes an instance."""
         await self._local.deregister_service(_id(request, "service ID"))
         return web.Response()
 
+    @operation(
+        "Takes an instance out of discovery, or back",
+        tag="agent",
+        query=_MAINTENANCE,
+        also={404: "there is no such instance"},
+    )
     async def service_maintenance(self, request: web.Request) -> web.Response:
         """Takes an instance out of discovery, or back."""
         service_id = _id(request, "service ID")
@@ -209,6 +257,7 @@ class AgentRoutes:
         await self._local.set_maintenance(service_id, enable, request.query.get("reason", ""))
         return web.Response()
 
+    @operation("Takes this host out of discovery, or back", tag="agent", query=_MAINTENANCE)
     async def maintenance(self, request: web.Request) -> web.Response:
         """Takes the host out of discovery, or back."""
         enable = _enable(request)
@@ -217,6 +266,12 @@ class AgentRoutes:
 
     # -- checks ------------------------------------------------------------------------------
 
+    @operation(
+        "Lists the checks of this host by id",
+        tag="agent",
+        query=_FILTER,
+        answer=dict[str, CheckJson],
+    )
     async def checks(self, request: web.Request) -> web.Response:
         """All checks by id."""
         options = options_of(request, self._local.settings.datacenter)
@@ -226,16 +281,29 @@ class AgentRoutes:
         body = {row.check_id: render.agent_check_json(row) for row in rows if row is not None}
         return _answer(request, {id_: row for id_, row in body.items() if holds(row)})
 
+    @operation(
+        "Registers a check", tag="agent", body=CheckBody, also={404: "there is no such service"}
+    )
     async def register_check(self, request: web.Request) -> web.Response:
         """Registers a check."""
         await self._local.register_check(check_definition(json.loads(await request.read())))
         return web.Response()
 
+    @operation("Removes a check", tag="agent", also={404: "there is no such check"})
     async def deregister_check(self, request: web.Request) -> web.Response:
         """Removes a check."""
         await self._local.deregister_check(_id(request, "check ID"))
         return web.Response()
 
+    @operation(
+        "Renews a TTL check with a status",
+        tag="agent",
+        query=(
+            Param("verb", "the status", Literal["pass", "warn", "fail"]),
+            Param("note", "why: becomes the check's output"),
+        ),
+        also={404: "there is no such check"},
+    )
     async def assert_check(self, request: web.Request) -> web.Response:
         """Takes the word of a TTL check's owner."""
         status = _VERBS[request.match_info["verb"]]
@@ -243,6 +311,12 @@ class AgentRoutes:
         await self._local.assert_check(_id(request, "check ID"), status, note)
         return web.Response()
 
+    @operation(
+        "Renews a TTL check with the status and output of the body",
+        tag="agent",
+        body=CheckUpdateBody,
+        also={404: "there is no such check"},
+    )
     async def update_check(self, request: web.Request) -> web.Response:
         """Likewise, with status and output in the body."""
         fields = Fields(json.loads(await request.read()))
@@ -256,6 +330,13 @@ class AgentRoutes:
 
     # -- health of instances -----------------------------------------------------------------
 
+    @operation(
+        "Judges an instance; the HTTP status says how it is",
+        tag="agent",
+        query=_FORMAT,
+        answer=AgentHealthJson,
+        also=dict.fromkeys((404, 429, 503), AgentHealthJson),
+    )
     async def health_by_id(self, request: web.Request) -> web.Response:
         """Judges one instance; the HTTP status says how it is."""
         service_id = _id(request, "service ID")
@@ -268,6 +349,13 @@ class AgentRoutes:
         status = str(info["AggregatedStatus"])
         return _judged(request, info, status, _HTTP_STATUS[status], text=status)
 
+    @operation(
+        "Judges all instances of a name here; the worst decides the HTTP status",
+        tag="agent",
+        query=_FORMAT,
+        answer=list[AgentHealthJson],
+        also=dict.fromkeys((404, 429, 503), list[AgentHealthJson]),
+    )
     async def health_by_name(self, request: web.Request) -> web.Response:
         """Judges all instances of a name here; the worst decides the HTTP status."""
         name = request.match_info["name"]

@@ -83,6 +83,10 @@ class Param(msgspec.Struct, frozen=True):
     where: str = "query"
 
 
+#: The datacenter, as every endpoint takes it.
+DATACENTER: Final = Param("dc", "the datacenter: this one's name, or nothing")
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """The description of one endpoint; see `operation` for the attributes."""
 
@@ -94,7 +98,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     body_required: bool = True
     answer: Any = None
-    also: Mapping[int, str] = {}
+    also: Mapping[int, Any] = {}
 
 
 def operation(  # noqa: PLR0913 - keywords that read as one description
@@ -107,7 +111,7 @@ def operation(  # noqa: PLR0913 - keywords that read as one description
     body: Any = None,
     body_required: bool = True,
     answer: Any = None,
-    also: Mapping[int, str] | None = None,
+    also: Mapping[int, Any] | None = None,
 ) -> Callable[[_Handler], _Handler]:
     """Describes the handler that it decorates, and changes nothing about it.
 
@@ -122,8 +126,9 @@ def operation(  # noqa: PLR0913 - keywords that read as one description
         body: Type of the JSON body, a `Raw`, or None when it takes none.
         body_required: Whether a request without a body is refused.
         answer: Type of the JSON of a 200, a `Raw`, or None when it is empty.
-        also: Other statuses that belong to normal use: `{404: "no such key"}`; their bodies are
-            plain text. Refusals that any endpoint may give (400, 405, 500, 503) need no entry.
+        also: Other statuses that belong to normal use: `{404: "no such key"}`, with a plain text,
+            or `{409: TxnJson}`, with the type of their JSON. Refusals that any endpoint may give
+            (400, 405, 500, 503) need no entry.
     """
     described = Operation(
         summary=summary,

@@ -209,3 +209,52 @@ class TxnJson(TypedDict):
 
     Results: list[TxnItemJson] | None
     Errors: list[TxnErrorJson] | None
+
+
+class RaftServerJson(TypedDict):
+    """A member of the cluster."""
+
+    ID: str
+    Node: str
+    Address: str
+    Leader: bool
+    ProtocolVersion: str
+    Voter: bool
+
+
+class RaftConfigurationJson(TypedDict):
+    """The members, as of an index of the log."""
+
+    Servers: list[RaftServerJson]
+    Index: int
+
+
+class TransferJson(TypedDict):
+    """Who leads now."""
+
+    Success: bool
+    Leader: str
+
+
+class ServerHealthJson(TypedDict):
+    """How a member is."""
+
+    ID: str
+    Name: str
+    Address: str
+    SerfStatus: str
+    Version: str
+    Leader: bool
+    LastContact: str
+    LastTerm: int
+    LastIndex: int
+    Healthy: bool
+    Voter: bool
+
+
+class ClusterHealthJson(TypedDict):
+    """How the members are, and how many may fail."""
+
+    Healthy: bool
+    FailureTolerance: int
+    Servers: list[ServerHealthJson]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from raftreg.clock import Clock
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
+from raftreg.http.operation import Param, operation
 from raftreg.http.reply import Reply
 from raftreg.http.watch import WatchHub
 from raftreg.model import Status
@@ -173,6 +174,12 @@ class MetricsPage:
         """What to mount."""
         return [web.get("/v1/agent/metrics", self.show)]
 
+    @operation(
+        "Tells what this process counts",
+        tag="agent",
+        query=(Param("format", "`prometheus`: its text format, else JSON"),),
+        answer=dict[str, Any],
+    )
     async def show(self, request: web.Request) -> Reply:
         """Prometheus's text with `?format=prometheus`, Consul's JSON without."""
         if query_of(request).get("format") == "prometheus":

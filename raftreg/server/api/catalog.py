@@ -5,7 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from raftreg.http import json
+from raftreg.http.bodies import CatalogDeregistrationBody, CatalogRegistrationBody
 from raftreg.http.discovery import query_of
+from raftreg.http.operation import DATACENTER, operation
 from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import TRUE, Reply
 from raftreg.http.rows import catalog_deregistration, catalog_registration, datacenter_of
@@ -31,12 +33,26 @@ class Catalog:
             web.put("/v1/catalog/deregister", self.deregister),
         ]
 
+    @operation(
+        "Registers a node, and with it an instance and checks",
+        tag="catalog",
+        query=(DATACENTER,),
+        body=CatalogRegistrationBody,
+        answer=bool,
+    )
     async def register(self, request: web.Request) -> Reply:
         """Writes a node, and with it an instance and checks."""
         command = catalog_registration(await self._body(request), datacenter=self._datacenter)
         outcome = await self._context.writes.run(request, command)
         return Reply(TRUE, head=write_head(outcome))
 
+    @operation(
+        "Removes an instance, a check, or a node with all it has",
+        tag="catalog",
+        query=(DATACENTER,),
+        body=CatalogDeregistrationBody,
+        answer=bool,
+    )
     async def deregister(self, request: web.Request) -> Reply:
         """Removes an instance, a check, or a node with all it has; what is not there is fine."""
         command = catalog_deregistration(await self._body(request))

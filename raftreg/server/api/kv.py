@@ -11,10 +11,12 @@ from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.discovery import read_head_bytes, shared_reply
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED, Handler
+from raftreg.http.operation import BYTES, DATACENTER, Flag, Param, Unsigned, operation
 from raftreg.http.params import Query, ReadOptions, parse_uint, read_options
 from raftreg.http.problems import check_datacenter
 from raftreg.http.render import kv_json
 from raftreg.http.reply import FALSE, TEXT, TRUE, Reply, json_reply
+from raftreg.http.shapes import KVJson
 from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX
 from raftreg.server.api.context import Context, split_target
 from raftreg.server.writes import read_body, write_head
@@ -53,6 +55,20 @@ class KV:
         """The handlers by method, for the short way (`raftreg.http.express`)."""
         return {"GET": self.get, "PUT": self.put, "DELETE": self.delete}
 
+    @operation(
+        "Reads a key, a tree or names of keys",
+        tag="kv",
+        about="`keys` answers with a list of names. An absent key, or an empty tree, is a 404.",
+        reads=True,
+        query=(
+            Param("recurse", "all keys that begin so", Flag),
+            Param("keys", "the names alone", Flag),
+            Param("separator", "with `keys`: cut names behind the first of these"),
+            Param("raw", "the value alone, as it is", Flag),
+        ),
+        answer=list[KVJson] | list[str],
+        also={404: "no such key"},
+    )
     async def get(self, request: web.Request) -> Reply:
         """One key, a tree (`?recurse`) or key names (`?keys`)."""
         key, params = split_target(request, PREFIX)
@@ -123,6 +139,23 @@ class KV:
             return Reply(b"", 404, TEXT, head)
         return json_reply(request, dumps(found.value, pretty=options.pretty), head)
 
+    @operation(
+        "Writes a key",
+        tag="kv",
+        about="`false` says that a condition (`cas`, `acquire`, `release`) does not hold.",
+        query=(
+            DATACENTER,
+            Param("flags", "an opaque number kept with the value", Unsigned),
+            Param(
+                "cas", "only if the key's ModifyIndex is this; 0: only if it is absent", Unsigned
+            ),
+            Param("acquire", "lock it for this session"),
+            Param("release", "unlock it for this session"),
+        ),
+        body=BYTES,
+        body_required=False,
+        answer=bool,
+    )
     async def put(self, request: web.Request) -> Reply:
         """Writes a key; `false` when a condition (`?cas`, `?acquire`, `?release`) does not hold."""
         key, params = split_target(request, PREFIX)
@@ -132,6 +165,16 @@ class KV:
         value = await read_value(request)
         return _written(await self._context.writes.run(request, _put_op(key, params, value)))
 
+    @operation(
+        "Deletes a key, or a tree",
+        tag="kv",
+        query=(
+            DATACENTER,
+            Param("recurse", "all keys that begin so", Flag),
+            Param("cas", "only if the key's ModifyIndex is this", Unsigned),
+        ),
+        answer=bool,
+    )
     async def delete(self, request: web.Request) -> Reply:
         """Deletes a key, or a tree (`?recurse`)."""
         key, params = split_target(request, PREFIX)

@@ -8,14 +8,17 @@ from raftreg.core import query
 from raftreg.core.commands import SessionCreate, SessionDestroy
 from raftreg.errors import InvalidRequest, NotFound, Rejected
 from raftreg.http import json
+from raftreg.http.bodies import SessionBody
 from raftreg.http.discovery import options_of, query_of, read_head_bytes
 from raftreg.http.fields import Fields, name_of
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
+from raftreg.http.operation import DATACENTER, operation
 from raftreg.http.params import ReadOptions, parse_duration
 from raftreg.http.problems import check_datacenter
 from raftreg.http.render import session_json
 from raftreg.http.reply import TRUE, Reply, json_reply
+from raftreg.http.shapes import IdJson, SessionJson
 from raftreg.model import SERF_HEALTH, Session, SessionBehavior
 from raftreg.server.api.context import Context
 from raftreg.server.renewals import Renewal
@@ -51,6 +54,14 @@ class Sessions:
             web.get("/v1/session/list", self.all),
         ]
 
+    @operation(
+        "Creates a session",
+        tag="session",
+        query=(DATACENTER,),
+        body=SessionBody,
+        body_required=False,
+        answer=IdJson,
+    )
     async def create(self, request: web.Request) -> Reply:
         """Creates a session; answers with its id."""
         data = await read_body(request, self._context.settings.http.body_bytes_max)
@@ -64,12 +75,22 @@ class Sessions:
         outcome = await self._context.writes.run(request, SessionCreate(session=session))
         return Reply(dumps({"ID": outcome.result}), head=write_head(outcome))
 
+    @operation(
+        "Ends a session; a dead one is fine", tag="session", query=(DATACENTER,), answer=bool
+    )
     async def destroy(self, request: web.Request) -> Reply:
         """Ends a session; a dead one is fine."""
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
         outcome = await self._context.writes.run(request, SessionDestroy(id=_id_of(request)))
         return Reply(TRUE, head=write_head(outcome))
 
+    @operation(
+        "Gives a session another TTL",
+        tag="session",
+        query=(DATACENTER,),
+        answer=list[SessionJson],
+        also={404: "the session is dead"},
+    )
     async def renew(self, request: web.Request) -> Reply:
         """Gives a session another TTL; 404 when it is dead."""
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
@@ -83,6 +104,7 @@ class Sessions:
                 return Reply(dumps([session_json(session)]))
         raise NotFound(f"Session id '{session_id[:64]}' not found")
 
+    @operation("Shows a session, in a list", tag="session", reads=True, answer=list[SessionJson])
     async def info(self, request: web.Request) -> Reply:
         """One session in a list, or an empty list."""
         session_id = _id_of(request)
@@ -96,6 +118,7 @@ class Sessions:
         rows = [] if found.value is None else [found.value]
         return self._listed(request, options, found.index, rows)
 
+    @operation("Lists the sessions of a node", tag="session", reads=True, answer=list[SessionJson])
     async def of_node(self, request: web.Request) -> Reply:
         """Sessions of a node."""
         node = request.match_info["node"]
@@ -110,6 +133,7 @@ class Sessions:
         )
         return self._listed(request, options, found.index, found.value)
 
+    @operation("Lists the sessions", tag="session", reads=True, answer=list[SessionJson])
     async def all(self, request: web.Request) -> Reply:
         """All sessions."""
         options = options_of(request, self._datacenter)

@@ -13,6 +13,7 @@ from raftreg.core.commands import RestoreChunk
 from raftreg.errors import TooLarge
 from raftreg.http.discovery import options_of, read_head_bytes
 from raftreg.http.middleware import BEGUN
+from raftreg.http.operation import DATACENTER, Flag, Param, Raw, operation
 from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context
 from raftreg.server.archive import Meta, extract_state, write_archive
@@ -39,6 +40,12 @@ class Snapshots:
         """What to mount."""
         return [web.get("/v1/snapshot", self.save), web.put("/v1/snapshot", self.restore)]
 
+    @operation(
+        "Saves everything as an archive",
+        tag="snapshot",
+        query=(DATACENTER, Param("stale", "this server's state, also without a leader", Flag)),
+        answer=Raw("application/x-gzip"),
+    )
     async def save(self, request: web.Request) -> web.StreamResponse:
         """The whole state as an archive; linearizable unless `?stale`."""
         options = options_of(request, self._datacenter)
@@ -52,6 +59,12 @@ class Snapshots:
                 archive.seek(0)
                 return await _send(request, archive, size, head)
 
+    @operation(
+        "Replaces everything by an archive's content",
+        tag="snapshot",
+        query=(DATACENTER,),
+        body=Raw("application/x-gzip"),
+    )
     async def restore(self, request: web.Request) -> Reply:
         """Replaces the whole state by an archive's, through the log."""
         options_of(request, self._datacenter)

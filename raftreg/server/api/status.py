@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
 from raftreg.errors import InvalidRequest, NoLeader, NotFound
 from raftreg.http.discovery import options_of, query_of
 from raftreg.http.json import dumps
+from raftreg.http.operation import DATACENTER, Flag, Param, operation
 from raftreg.http.params import Consistency, ReadOptions
-from raftreg.http.render import Json
 from raftreg.http.reply import TRUE, Reply
+from raftreg.http.shapes import (
+    ClusterHealthJson,
+    RaftConfigurationJson,
+    RaftServerJson,
+    ServerHealthJson,
+    TransferJson,
+)
 from raftreg.raft.api import PeerStatus, ReplicaStatus, Role, Server
 from raftreg.server.api.context import Context
 
@@ -20,6 +25,12 @@ from raftreg.server.api.context import Context
 LAST_CONTACT_THRESHOLD_S = 0.2
 TRAILING_LOGS_MAX = 250
 PROTOCOL_VERSION = "3"
+
+_READ = (
+    DATACENTER,
+    Param("stale", "as this server knows it, also without a leader", Flag),
+    Param("pretty", "indent", Flag),
+)
 
 
 class Operator:
@@ -51,6 +62,12 @@ class Operator:
     def _status(self) -> ReplicaStatus:
         return self._context.replica.status()
 
+    @operation(
+        "Tells the leader's host:port, empty when none is known",
+        tag="status",
+        query=(DATACENTER,),
+        answer=str,
+    )
     async def leader(self, request: web.Request) -> Reply:
         """`"ip:port"` of the leader, `""` when none is known."""
         options_of(request, self._datacenter)
@@ -60,12 +77,19 @@ class Operator:
                 return Reply(dumps(server.address))
         return Reply(b'""')
 
+    @operation("Lists host:port of all voters", tag="status", query=(DATACENTER,), answer=list[str])
     async def peers(self, request: web.Request) -> Reply:
         """`"ip:port"` of all voters."""
         options_of(request, self._datacenter)
         addresses = sorted(server.address for server in self._status().servers if server.voter)
         return Reply(dumps(addresses))
 
+    @operation(
+        "Lists the members of the cluster",
+        tag="operator",
+        query=_READ,
+        answer=RaftConfigurationJson,
+    )
     async def configuration(self, request: web.Request) -> Reply:
         """The members, as this server has them; linearizable unless `?stale`."""
         options = options_of(request, self._datacenter)
@@ -77,6 +101,16 @@ class Operator:
         }
         return Reply(dumps(body, pretty=options.pretty))
 
+    @operation(
+        "Removes a member",
+        tag="operator",
+        query=(
+            DATACENTER,
+            Param("id", "the server's id or name"),
+            Param("address", "its host:port"),
+        ),
+        also={404: "there is no such member"},
+    )
     async def remove(self, request: web.Request) -> Reply:
         """Removes a member, named by `?id=` or `?address=`."""
         options_of(request, self._datacenter)
@@ -84,6 +118,17 @@ class Operator:
         await self._context.replica.remove_server(server.id)
         return Reply(b"", kind=b"text/plain; charset=utf-8")
 
+    @operation(
+        "Adds a member; it votes once it has caught up",
+        tag="operator",
+        query=(
+            DATACENTER,
+            Param("id", "the server's id", required=True),
+            Param("address", "its host:port", required=True),
+            Param("name", "its name"),
+        ),
+        answer=bool,
+    )
     async def add(self, request: web.Request) -> Reply:
         """Adds a member: `?id=`, `?address=host:port`, `?name=`; it votes once it caught up."""
         options_of(request, self._datacenter)
@@ -98,6 +143,17 @@ class Operator:
         await self._context.replica.add_server(Server(id=server_id, name=name, address=address))
         return Reply(TRUE)
 
+    @operation(
+        "Hands leadership on",
+        tag="operator",
+        query=(
+            DATACENTER,
+            Param("id", "the server's id or name"),
+            Param("address", "its host:port"),
+        ),
+        answer=TransferJson,
+        also={404: "there is no such member"},
+    )
     async def transfer(self, request: web.Request) -> Reply:
         """Hands leadership to `?id=`, or to the member furthest ahead."""
         options_of(request, self._datacenter)
@@ -106,6 +162,13 @@ class Operator:
         leader = await self._context.replica.transfer_leadership(target)
         return Reply(dumps({"Success": True, "Leader": leader}))
 
+    @operation(
+        "Tells how the members are",
+        tag="operator",
+        query=_READ,
+        answer=ClusterHealthJson,
+        also={429: ClusterHealthJson},
+    )
     async def health(self, request: web.Request) -> Reply:
         """How each member stands; 429 when the cluster is not healthy, as in Consul."""
         options = options_of(request, self._datacenter)
@@ -173,7 +236,7 @@ def decode_status(data: bytes) -> ReplicaStatus:
     return _decoder.decode(data)
 
 
-def _server_json(server: Server, status: ReplicaStatus) -> Json:
+def _server_json(server: Server, status: ReplicaStatus) -> RaftServerJson:
     return {
         "ID": server.id,
         "Node": server.name,
@@ -184,7 +247,7 @@ def _server_json(server: Server, status: ReplicaStatus) -> Json:
     }
 
 
-def health_json(status: ReplicaStatus) -> Json:
+def health_json(status: ReplicaStatus) -> ClusterHealthJson:
     """Autopilot's health: each member's, the cluster's, and how many may fail."""
     servers = [_health_of(server, status) for server in status.servers]
     voters = [entry for entry in servers if entry["Voter"]]
@@ -197,7 +260,7 @@ def health_json(status: ReplicaStatus) -> Json:
     }
 
 
-def _health_of(server: Server, status: ReplicaStatus) -> Json:
+def _health_of(server: Server, status: ReplicaStatus) -> ServerHealthJson:
     is_self = server.id == status.id
     peer = status.peers.get(server.id)
     contact_s = 0.0 if is_self else _contact_s(peer)
@@ -210,7 +273,7 @@ def _health_of(server: Server, status: ReplicaStatus) -> Json:
         and contact_s <= LAST_CONTACT_THRESHOLD_S
         and trailing <= TRAILING_LOGS_MAX
     )
-    entry: dict[str, Any] = {
+    entry: ServerHealthJson = {
         "ID": server.id,
         "Name": server.name,
         "Address": server.address,

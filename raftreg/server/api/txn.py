@@ -22,13 +22,16 @@ from raftreg.core.commands import (
 from raftreg.core.results import Refused, Result, TxnItem, TxnResult
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http import json
+from raftreg.http.bodies import TxnBody
 from raftreg.http.discovery import options_of, read_head_bytes
 from raftreg.http.fields import Fields
 from raftreg.http.json import dumps
+from raftreg.http.operation import DATACENTER, Flag, Param, operation
 from raftreg.http.params import Consistency
 from raftreg.http.render import Json, check_json, kv_json, node_json, node_service_json
 from raftreg.http.reply import Reply, json_reply
 from raftreg.http.rows import check_row, node_row, service_row
+from raftreg.http.shapes import TxnJson
 from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX, TXN_OPERATIONS_MAX, Node
 from raftreg.server.api.context import Context
 from raftreg.server.writes import RefusedByRules, read_body, write_head
@@ -64,6 +67,18 @@ class Transactions:
         """What to mount."""
         return [web.put("/v1/txn", self.run)]
 
+    @operation(
+        "Runs operations that all take effect, or none",
+        tag="txn",
+        query=(
+            DATACENTER,
+            Param("stale", "for one that only reads", Flag),
+            Param("pretty", "indent", Flag),
+        ),
+        body=TxnBody,
+        answer=TxnJson,
+        also={409: TxnJson},
+    )
     async def run(self, request: web.Request) -> Reply:
         """Runs a transaction: 200 with results, or 409 with the reasons."""
         options = options_of(request, self._datacenter)
