@@ -3,7 +3,8 @@
 A field of a struct below is at once a flag (`--http-port`), an environment variable
 (`RAFTREG_HTTP_PORT`) and a TOML key (`http_port`, or `http-port`); a field of a nested struct is
 `RAFTREG_DNS_ONLY_PASSING` and `only_passing` in the table `[dns]`. Lists are separated by commas or
-spaces in a variable. Durations are numbers of seconds (`_s`), sizes numbers of bytes (`_bytes`).
+spaces in a variable, and so are tables (`web=30,*=5`). Durations are numbers of seconds (`_s`),
+sizes numbers of bytes (`_bytes`).
 """
 
 from __future__ import annotations
@@ -47,27 +48,56 @@ class DnsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         domain: Domain that is answered with authority, without the final dot.
+        alt_domain: A second one; answers to it stay in it.
         datacenter: Own datacenter; set from the process's settings.
         node_ttl_s, service_ttl_s: TTL of answers, in seconds.
+        service_ttl: TTL of answers about some services, in seconds, by name; `web-*` stands for
+            all names that begin so, the longest such prefix counts, `*` is for all the others.
+        soa_refresh_s, soa_retry_s, soa_expire_s, soa_min_ttl_s: Of the SOA record; the last one
+            is how long resolvers may remember that a name is not there.
         only_passing: Leave out instances with a warning too.
+        node_meta_txt: Add the meta data of nodes to answers about nodes and to SRV.
         udp_answer_limit: Most answers to a UDP query without EDNS0.
+        udp_bytes_max: Longest UDP answer, whatever the client would take.
+        a_record_limit: Most addresses in an answer about a service; 0: no limit.
         enable_truncate: Set TC on UDP answers that were cut, so that clients ask again by TCP.
+        disable_compression: Write every name out in full.
+        allow_stale: Answer from what is here; else each answer is confirmed with the leader.
+        max_stale_s: Oldest state to answer from without asking the leader, in seconds.
         recursors: "host[:port]" of resolvers for other domains; none: REFUSED.
+        recursor_strategy: Whom to ask first: the first of the list, or any.
         recursor_timeout_s: How long one recursor may take.
+        recursions_max: Queries that wait for recursors at once; more get SERVFAIL.
         tcp_connections_max: Open TCP connections; more are closed at once.
+        tcp_queries_max: Queries of one connection that wait for an answer at once.
         tcp_idle_s: Seconds after which an idle TCP connection is closed.
     """
 
     domain: str = "consul"
+    alt_domain: str = ""
     datacenter: str = "dc1"
     node_ttl_s: Ttl = 0
     service_ttl_s: Ttl = 0
+    service_ttl: dict[str, Ttl] = {}
+    soa_refresh_s: Ttl = 3600
+    soa_retry_s: Ttl = 600
+    soa_expire_s: Ttl = 86_400
+    soa_min_ttl_s: Ttl = 0
     only_passing: bool = False
+    node_meta_txt: bool = True
     udp_answer_limit: Count = 3
+    udp_bytes_max: Annotated[int, msgspec.Meta(ge=512, le=65_467)] = 4_096
+    a_record_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
     enable_truncate: bool = False
+    disable_compression: bool = False
+    allow_stale: bool = True
+    max_stale_s: Seconds = 315_360_000.0
     recursors: tuple[str, ...] = ()
+    recursor_strategy: Literal["sequential", "random"] = "sequential"
     recursor_timeout_s: Seconds = 2.0
+    recursions_max: Count = 512
     tcp_connections_max: Count = 256
+    tcp_queries_max: Count = 64
     tcp_idle_s: Seconds = 10.0
 
 
@@ -338,6 +368,9 @@ def _from_text(text: str, hint: object) -> object:
     """A value as an environment variable holds it; lists are split, the rest `_convert` reads."""
     if get_origin(hint) is tuple:
         return [part for part in re.split(r"[,\s]+", text) if part]
+    if get_origin(hint) is dict:
+        pairs = (part.partition("=") for part in re.split(r"[,\s]+", text) if part)
+        return {name: value for name, _, value in pairs}
     if text == "" and type(None) in get_args(hint):
         return None
     if bool in (hint, *get_args(hint)):

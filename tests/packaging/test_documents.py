@@ -42,7 +42,9 @@ def test_every_setting_is_documented_with_its_default(kind: type[msgspec.Struct]
             continue
         assert field.name in tables
         if field.name not in IN_WORDS and not (kind is AgentSettings and field.name == "raft_port"):
-            default = msgspec.json.decode(msgspec.json.encode(field.default))
+            made = field.default_factory
+            default = field.default if made is msgspec.NODEFAULT else made()
+            default = msgspec.json.decode(msgspec.json.encode(default))
             assert json.loads(tables[field.name]) == default, field.name
 
 
