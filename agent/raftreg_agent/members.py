@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from raftreg.core.catalog import Catalog
 from raftreg.model import SERF_HEALTH, Node, Status
+from raftreg.version import build
 
 SERVER_SERVICE = "consul"
 LAN_PORT = 8301
 ALIVE, FAILED = 1, 4
 
 Json = dict[str, Any]
-
-
-def build() -> str:
-    """Version of this program."""
-    try:
-        return version("raftreg")
-    except PackageNotFoundError:  # run from a tree that is not installed
-        return "0.0.0"
 
 
 def members(catalog: Catalog) -> list[Json]:

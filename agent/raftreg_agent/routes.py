@@ -23,8 +23,9 @@ from raftreg.http.problems import method_not_allowed, text_response
 from raftreg.http.shapes import AgentHealthJson, AgentServiceHashJson, AgentServiceJson, CheckJson
 from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
+from raftreg.version import build
 from raftreg_agent.local import LocalAgent
-from raftreg_agent.members import build, member_json, members
+from raftreg_agent.members import member_json, members
 from raftreg_agent.state import Source
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -17,6 +17,7 @@ from raftreg.http.discovery import discovery_routes
 from raftreg.http.express import express
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
+from raftreg.http.openapi import OpenApi
 from raftreg.http.watch import WatchHub
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.catalog import Catalog
@@ -37,6 +38,7 @@ from raftreg.server.renewals import RenewalQueue
 from raftreg.server.upkeep import Upkeep
 from raftreg.server.viewfeed import ViewFeed
 from raftreg.server.writes import Writes
+from raftreg.version import build
 
 REQUEST_LINE_BYTES_MAX = 64 * 1024  #: a key of 8 KiB with every byte escaped, and a query
 LISTEN_BACKLOG = 4096
@@ -199,6 +201,7 @@ class RegistryServer:
             Snapshots(context),
             Internal(context),
             MetricsPage(self.metrics, self._clock),
+            OpenApi(build()),
         ):
             app.router.add_routes(part.routes())
         app.router.add_routes(discovery_routes(self.reads))
