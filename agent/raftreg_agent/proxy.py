@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
+from urllib.parse import quote
 
 import structlog
 from aiohttp import web
@@ -32,6 +33,7 @@ from raftreg.http.middleware import BEGUN, UNTIMED
 from raftreg.http.params import read_options
 from raftreg.http.problems import TooManyWatches
 from raftreg.http.reply import (
+    AGENT_HEADER,
     GZIP_BYTES_MIN,
     GZIP_HEAD,
     Reply,
@@ -130,7 +132,7 @@ class ServerProxy:
             _raw_path(request),
             params=_params(request),
             data=await self._body(request),
-            headers=_forwarded(request),
+            headers=self._forwarded(request),
             # The server adds up to a sixteenth of the wait as jitter.
             deadline_s=limit_s + wait_s * 17 / 16,
             wait_s=wait_s,
@@ -144,6 +146,11 @@ class ServerProxy:
             return bound_session(body, self._node)
         return body
 
+    def _forwarded(self, request: web.Request) -> dict[str, str]:
+        kept = {k: value for k, value in request.headers.items() if k.lower() in _FORWARDED}
+        # The hop to the server is short; what is compressed is compressed for the client alone.
+        return kept | {"Accept-Encoding": "identity", AGENT_HEADER: quote(self._node)}
+
     # -- snapshots: too large to hold ----------------------------------------------------------
 
     async def _snapshot(self, request: web.Request) -> web.StreamResponse:
@@ -154,7 +161,7 @@ class ServerProxy:
             _raw_path(request),
             params=_params(request),
             data=self._bounded(request),
-            headers=_forwarded(request),
+            headers=self._forwarded(request),
             deadline_s=SNAPSHOT_DEADLINE_S,
             accept=ANY_STATUS,
         )
@@ -164,7 +171,7 @@ class ServerProxy:
         async with self._client.stream(
             _raw_path(request),
             params=_params(request),
-            headers=_forwarded(request),
+            headers=self._forwarded(request),
             silence_s=SNAPSHOT_SILENCE_S,
         ) as stream:
             response = web.StreamResponse(status=stream.status, headers=_handed_on(stream.headers))
@@ -228,12 +235,6 @@ def _raw_path(request: web.Request) -> str:
 
 def _params(request: web.Request) -> Mapping[str, ParamValue]:
     return {name: request.query.getall(name) for name in request.query}
-
-
-def _forwarded(request: web.Request) -> dict[str, str]:
-    headers = {name: value for name, value in request.headers.items() if name.lower() in _FORWARDED}
-    # The hop to the server is short; what is compressed is compressed for the client alone.
-    return headers | {"Accept-Encoding": "identity"}
 
 
 def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:

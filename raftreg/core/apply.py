@@ -11,15 +11,19 @@ from typing import Any
 
 import msgspec
 
-from raftreg.core import kv, registration, restore, sessions, txn
+from raftreg.core import events, kv, queries, registration, restore, sessions, txn
 from raftreg.core.changes import ALL, Changes, Topic
 from raftreg.core.commands import (
     Command,
     ConfigDelete,
     ConfigSet,
     Deregister,
+    EventFire,
+    KVExpire,
     KVOp,
     NodeSync,
+    QueryDelete,
+    QuerySet,
     ReapTombstones,
     Register,
     RestoreChunk,
@@ -67,7 +71,19 @@ def apply(state: State, command: Command, time_ms: int) -> Applied:
         state.catalog.commit(changes, index)
     elif state.catalog.index < index:
         state.catalog.index = index
+    _let_go(state, changes)
     return Applied(result, tuple(changes.topics), tuple(changes.deltas))
+
+
+def _let_go(state: State, changes: Changes) -> None:
+    """Deletes what can't be without the sessions that this command ended.
+
+    It comes last, when nothing is undone any more; whoever ended them, their topics tell.
+    """
+    if state.queries.rows:
+        for kind, name in list(changes.topics):
+            if kind == "session" and name not in state.sessions:
+                queries.delete_of_session(state, name, changes)
 
 
 def _config_set(state: State, command: ConfigSet, changes: Changes) -> bool | Refused:
@@ -111,6 +127,10 @@ def _reap(state: State, command: ReapTombstones, changes: Changes) -> bool:
     return True
 
 
+def _event_fire(state: State, command: EventFire, changes: Changes) -> bool | Refused:
+    return events.fire(state.events, command.event, changes)
+
+
 _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     KVOp: kv.write,
     Txn: txn.run,
@@ -124,4 +144,8 @@ _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     ConfigDelete: _config_delete,
     ReapTombstones: _reap,
     RestoreChunk: restore.stage,
+    EventFire: _event_fire,
+    QuerySet: queries.write,
+    QueryDelete: queries.delete,
+    KVExpire: kv.expire,
 }

@@ -17,6 +17,9 @@ A topic is a pair (kind, name):
 ("session-node", n)   likewise for any session of a node
 ("sessions", "")      likewise for any session
 ("config", kind)      configuration entries of a kind
+("events", "")        a user event was fired
+("query", id)         a prepared query was written or deleted
+("queries", "")       likewise any prepared query
 ("all", "")           everything: the state was restored
 ====================  ===========================================================================
 

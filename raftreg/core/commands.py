@@ -11,11 +11,22 @@ import enum
 
 import msgspec
 
-from raftreg.model import Check, ConfigEntry, Node, ServiceInstance, Session
+from raftreg.core.events import Event
+from raftreg.model import (
+    Check,
+    ConfigEntry,
+    Node,
+    PreparedQuery,
+    ServiceInstance,
+    Session,
+)
 
 
 class KVVerb(enum.Enum):
-    """Operations on one key (or, for the tree verbs, one prefix), as in Consul's txn API."""
+    """Operations on one key (or, for the tree verbs, one prefix), as in Consul's txn API.
+
+    `renew` is ours: it gives a key another TTL and keeps everything else of it.
+    """
 
     SET = "set"
     CAS = "cas"
@@ -29,6 +40,7 @@ class KVVerb(enum.Enum):
     DELETE = "delete"
     DELETE_TREE = "delete-tree"
     DELETE_CAS = "delete-cas"
+    RENEW = "renew"
 
 
 class CatalogVerb(enum.Enum):
@@ -50,8 +62,10 @@ class KVOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="k
         value: New value for `set`, `cas`, `lock`, `unlock`.
         flags: Opaque 64-bit number kept with the value.
         index: Expected ModifyIndex for `cas`, `delete-cas`, `check-index`; with `cas`, 0 creates
-            only.
+            only. For `renew` too, where 0 means any.
         session: Session id for `lock`, `unlock`, `check-session`.
+        ttl_ms: Milliseconds of cluster time that the key lives from now on; 0: for ever. For
+            `renew`, 0 takes the TTL that the key has.
     """
 
     verb: KVVerb
@@ -60,6 +74,7 @@ class KVOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="k
     flags: int = 0
     index: int = 0
     session: str = ""
+    ttl_ms: int = 0
 
 
 class NodeOp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="node"):
@@ -182,10 +197,51 @@ class ConfigDelete(
     cas: int | None = None
 
 
+class QuerySet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="query-set"):
+    """Writes a prepared query; gives its id.
+
+    Attributes:
+        query: The row; its id is made at the edge.
+        update: It must be there already; else it must not.
+        keep_name: An update keeps the name that the query has.
+    """
+
+    query: PreparedQuery
+    update: bool = False
+    keep_name: bool = False
+
+
+class QueryDelete(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="query-delete"
+):
+    """Deletes a prepared query; False when there is none."""
+
+    id: str
+
+
 class ReapTombstones(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reap"):
     """Forgets the tombstones of deleted rows up to and including this index."""
 
     up_to_index: int
+
+
+class KVExpire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="kv-expire"):
+    """Deletes keys whose TTL is over, those that ended first; a few at a time.
+
+    Which ones is decided where it is applied, by cluster time: one that was renewed before this
+    entry stays.
+
+    Attributes:
+        keys_max: Most keys to delete, at most `kvstore.EXPIRED_TOGETHER_MAX`.
+    """
+
+    keys_max: int
+
+
+class EventFire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="event-fire"):
+    """Adds a user event; the ring gives it its place in time."""
+
+    event: Event
 
 
 class RestoreChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="restore"):
@@ -217,8 +273,12 @@ Command = (
     | SessionDestroy
     | ConfigSet
     | ConfigDelete
+    | QuerySet
+    | QueryDelete
     | ReapTombstones
     | RestoreChunk
+    | EventFire
+    | KVExpire
 )
 
 _encoder = msgspec.msgpack.Encoder()

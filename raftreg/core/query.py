@@ -26,6 +26,7 @@ import msgspec
 
 from raftreg.core.catalog import Catalog
 from raftreg.core.changes import Topic
+from raftreg.core.events import Event
 from raftreg.core.state import State
 from raftreg.model import Check, ConfigEntry, KVEntry, Node, ServiceInstance, Session, Status
 
@@ -381,3 +382,13 @@ def config_list(state: State, kind: str) -> Found[list[ConfigEntry]]:
 def topics_config(kind: str) -> tuple[Topic, ...]:
     """What a watcher of `config_get` and `config_list` waits on."""
     return (("config", kind),)
+
+
+def events(state: State) -> list[Event]:
+    """The newest user events, the oldest first; their index is made of the last one's id."""
+    return state.events.all()
+
+
+def topics_events() -> tuple[Topic, ...]:
+    """What a watcher of `events` waits on."""
+    return (("events", ""),)

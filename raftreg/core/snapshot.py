@@ -23,10 +23,11 @@ from typing import Any
 
 import msgspec
 
+from raftreg.core.events import Event, EventRing
 from raftreg.core.staging import Staging
 from raftreg.core.state import State
 from raftreg.errors import RaftregError
-from raftreg.model import Check, ConfigEntry, KVEntry, Node, ServiceInstance, Session
+from raftreg.model import Check, ConfigEntry, KVEntry, Node, PreparedQuery, ServiceInstance, Session
 
 FORMAT = 1
 MAGIC = b"raftreg snapshot\n"
@@ -60,6 +61,9 @@ class Table(enum.IntEnum):
     LAST_CHANGES = 10
     STAGED = 11
     TRAILER = 12
+    QUERIES = 13
+    EVENTS = 15
+    KV_DEADLINES = 20
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     names_gone: dict[str, int]
     #: Restore under way: its id and the cluster time of its last part.
     staging: tuple[str, int] | None
+    queries_changed: int = 0
+    queries_deleted: int = 0
 
 
 class TableSummary(msgspec.Struct, frozen=True):
@@ -102,6 +108,9 @@ _decoders: dict[Table, msgspec.msgpack.Decoder[_Rows]] = {
     Table.LAST_CHANGES: msgspec.msgpack.Decoder(list[tuple[str, str, int]]),
     Table.STAGED: msgspec.msgpack.Decoder(list[bytes]),
     Table.TRAILER: msgspec.msgpack.Decoder(list[dict[str, int]]),
+    Table.QUERIES: msgspec.msgpack.Decoder(list[PreparedQuery]),
+    Table.EVENTS: msgspec.msgpack.Decoder(list[Event]),
+    Table.KV_DEADLINES: msgspec.msgpack.Decoder(list[tuple[str, int, int]]),
 }
 
 
@@ -123,20 +132,25 @@ def snapshot(state: State) -> Iterator[bytes]:
         config_deleted=state.config_deleted,
         names_gone=gone,
         staging=None if staging is None else (staging.restore_id, staging.time_ms),
+        queries_changed=state.queries.changed,
+        queries_deleted=state.queries.deleted,
     )
     delays = state.lock_delays.items()
     tables: list[tuple[Table, list[Any]]] = [
         (Table.HEADER, [header]),
         (Table.KV, list(state.kv.rows.values())),
         (Table.TOMBSTONES, list(state.kv.tombstones.items())),
+        (Table.KV_DEADLINES, state.kv.endings()),
         (Table.NODES, list(catalog.nodes.values())),
         (Table.SERVICES, catalog.all_services()),
         (Table.CHECKS, catalog.all_checks()),
         (Table.SESSIONS, list(state.sessions.values())),
         (Table.CONFIG, list(state.config.values())),
+        (Table.QUERIES, list(state.queries.rows.values())),
         # When a delay that has passed is swept is no part of the state, nor is their order.
         (Table.LOCK_DELAYS, sorted(d for d in delays if d[1] > state.time_ms)),
         (Table.LAST_CHANGES, changed),
+        (Table.EVENTS, state.events.all()),
         (Table.STAGED, [] if staging is None else list(staging.parts)),
     ]
     return _encode_tables(tables)
@@ -301,7 +315,7 @@ def _check_header(tables: dict[Table, _Rows], counts: dict[Table, int] | None = 
     if counts is None:
         counts = {table: len(rows) for table, rows in tables.items()}
     trailer = tables[Table.TRAILER][0]
-    wrong = [t.name for t in Table if t is not Table.TRAILER and trailer.get(t.name) != counts[t]]
+    wrong = [t.name for t in Table if t is not Table.TRAILER and trailer.get(t.name, 0) != counts[t]]
     if wrong:
         raise SnapshotError(f"rows are missing from {', '.join(wrong)}")
     found: Header = tables[Table.HEADER][0]
@@ -315,7 +329,7 @@ def _check_header(tables: dict[Table, _Rows], counts: dict[Table, int] | None = 
 def _build(header: Header, tables: dict[Table, _Rows]) -> State:
     state = State()
     state.index, state.time_ms = header.index, header.time_ms
-    state.kv.load(map(_kv_entry, tables[Table.KV]), dict(tables[Table.TOMBSTONES]), header.kv_floor)
+    _build_kv(state, header, tables)
     state.lock_delays = dict(tables[Table.LOCK_DELAYS])
     catalog = state.catalog
     catalog.load(tables[Table.NODES], tables[Table.SERVICES], tables[Table.CHECKS])
@@ -330,12 +344,32 @@ def _build(header: Header, tables: dict[Table, _Rows]) -> State:
         _require(holder in state.sessions, f"a key is locked by session {holder}, which is missing")
     state.config = {(entry.kind, entry.name): entry for entry in tables[Table.CONFIG]}
     state.config_deleted = header.config_deleted
+    _build_queries(state, header, tables)
+    state.events = EventRing(tables[Table.EVENTS])
     if header.staging is not None:
         state.staging = Staging(*header.staging, tables[Table.STAGED])
     return state
 
 
-def _kv_entry(row: _KVRow) -> KVEntry:
+def _build_queries(state: State, header: Header, tables: dict[Table, _Rows]) -> None:
+    rows: list[PreparedQuery] = tables[Table.QUERIES]
+    state.queries.load(rows, changed=header.queries_changed, deleted=header.queries_deleted)
+    for row in rows:
+        known = not row.session or row.session in state.sessions
+        _require(known, f"prepared query {row.id} is of session {row.session}, which is missing")
+
+
+def _build_kv(state: State, header: Header, tables: dict[Table, _Rows]) -> None:
+    ttls_ms = {key: ttl_ms for key, ttl_ms, _ in tables[Table.KV_DEADLINES]}
+    deadlines = {key: at_ms for key, _, at_ms in tables[Table.KV_DEADLINES]}
+    entries = [_kv_entry(row, ttls_ms.get(row[0], 0)) for row in tables[Table.KV]]
+    state.kv.load(entries, dict(tables[Table.TOMBSTONES]), header.kv_floor, deadlines)
+    for key in deadlines:
+        _require(key in state.kv.rows, f"a TTL is of key {key!r}, which is missing")
+        _require(ttls_ms[key] > 0, f"the TTL of key {key!r} is {ttls_ms[key]} ms")
+
+
+def _kv_entry(row: _KVRow, ttl_ms: int) -> KVEntry:
     key, value, flags, session, lock_index, create_index, modify_index = row
     return KVEntry(
         key=key,
@@ -345,6 +379,7 @@ def _kv_entry(row: _KVRow) -> KVEntry:
         lock_index=lock_index,
         create_index=create_index,
         modify_index=modify_index,
+        ttl_ms=ttl_ms,
     )
 
 

@@ -6,7 +6,9 @@ Only `apply` writes it, `query` reads it, `snapshot` turns it into bytes and bac
 from __future__ import annotations
 
 from raftreg.core.catalog import Catalog
+from raftreg.core.events import EventRing
 from raftreg.core.kvstore import KVStore
+from raftreg.core.querystore import Queries
 from raftreg.core.staging import Staging
 from raftreg.model import ConfigEntry, Session
 
@@ -28,6 +30,9 @@ class State:
         sessions_ended: Index at which a session last ended.
         config: Configuration entries by (kind, name).
         config_deleted: Index at which a configuration entry was last deleted.
+        events: The newest user events. A restore leaves them: what was announced here stays so,
+            and what a snapshot remembers must not be announced again.
+        queries: Prepared queries.
         staging: Parts of a snapshot that is being restored through the log.
     """
 
@@ -35,9 +40,11 @@ class State:
         "catalog",
         "config",
         "config_deleted",
+        "events",
         "index",
         "kv",
         "lock_delays",
+        "queries",
         "sessions",
         "sessions_changed",
         "sessions_ended",
@@ -58,6 +65,8 @@ class State:
         self.sessions_ended = 0
         self.config: dict[tuple[str, str], ConfigEntry] = {}
         self.config_deleted = 0
+        self.events = EventRing()
+        self.queries = Queries()
         self.staging: Staging | None = None
 
     @property
@@ -68,12 +77,14 @@ class State:
     def replace_content(self, other: State) -> None:
         """Takes over all tables of another state, which must not be used any more.
 
-        Index and cluster time stay above those of both; lock delays keep what was left of them.
+        Index and cluster time stay above those of both; lock delays and the TTLs of keys keep
+        what was left of them.
         """
         self.index = max(self.index, other.index + 1)
         left = {key: until - other.time_ms for key, until in other.lock_delays.items()}
         self.lock_delays = {key: self.time_ms + ms for key, ms in left.items() if ms > 0}
         self.kv = other.kv
+        self.kv.shift_deadlines(self.time_ms - other.time_ms)
         self.catalog = other.catalog
         self.sessions = other.sessions
         self.sessions_of = other.sessions_of
@@ -81,4 +92,5 @@ class State:
         self.sessions_ended = other.sessions_ended
         self.config = other.config
         self.config_deleted = other.config_deleted
+        self.queries = other.queries
         self.catalog.index = self.catalog.index_floor = self.index

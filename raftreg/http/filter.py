@@ -18,10 +18,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-import re2
 
 from raftreg.errors import InvalidRequest
 from raftreg.http.filter_fields import Bool, Field, Integer, Struct, Text
+from raftreg.http.patterns import PatternError, compile_pattern
+from raftreg.http.patterns import compile_pattern
 
 Row = Mapping[str, Any]
 Predicate = Callable[[Row], bool]
@@ -29,7 +30,6 @@ Predicate = Callable[[Row], bool]
 EXPRESSION_CHARS_MAX: Final = 16 * 1024
 DEPTH_MAX: Final = 64
 MATCHES_MAX: Final = 512
-PATTERN_MEMORY_BYTES_MAX: Final = 1 << 20
 
 _PREFIX = "Failed to create boolean expression evaluator: "
 
@@ -330,13 +330,9 @@ def _coerce(raw: str, field: Field, shown: str) -> str | int | bool:
 
 
 def _pattern(raw: str) -> Any:
-    options = re2.Options()
-    options.max_mem = PATTERN_MEMORY_BYTES_MAX
-    options.log_errors = False
     try:
-        return re2.compile(raw, options)
-    except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        return compile_pattern(raw)
+    except PatternError as error:
         raise InvalidRequest(
-            f'{_PREFIX}Failed to compile regular expression "{raw[:200]}": {reason}'
+            f'{_PREFIX}Failed to compile regular expression "{raw[:200]}": {error}'
         ) from error

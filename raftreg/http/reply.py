@@ -17,6 +17,8 @@ from aiohttp.helpers import rfc822_formatted_time
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 BINARY = b"application/octet-stream"
+#: Names the host whose agent hands a request on, percent-encoded.
+AGENT_HEADER = "X-Raftreg-Agent"
 GZIP_BYTES_MIN = 1400  #: a body that fits one packet gains nothing
 
 _STATUS_LINES = {

@@ -22,6 +22,7 @@ from raftreg.http.watch import WatchHub
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.context import Context
+from raftreg.server.api.events import Events
 from raftreg.server.api.internal import Internal
 from raftreg.server.api.kv import KV
 from raftreg.server.api.kv import PREFIX as KV_PREFIX
@@ -30,6 +31,7 @@ from raftreg.server.api.session import Sessions
 from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
 from raftreg.server.api.txn import Transactions
+from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
 from raftreg.server.metrics import MetricsPage, ServerCollector
@@ -101,6 +103,7 @@ class RegistryServer:
 
         self._replica = replica
         self._clock = clock
+        self.expiry = KeyExpiry(replica, machine, clock)
         self._upkeep = Upkeep(replica, machine, clock, make_id)
         self._context = Context(
             settings=settings,
@@ -185,6 +188,7 @@ class RegistryServer:
             tasks.create_task(self.leases.run(tasks), name="leases")
             tasks.create_task(self._context.renewals.run(tasks), name="renewals")
             tasks.create_task(self._upkeep.run(), name="upkeep")
+            tasks.create_task(self.expiry.run(), name="key expiry")
 
     def _application(self) -> web.Application:
         app = web.Application(
@@ -199,6 +203,7 @@ class RegistryServer:
             Transactions(context),
             Operator(context),
             Snapshots(context),
+            Events(context),
             Internal(context),
             MetricsPage(self.metrics, self._clock),
             OpenApi(build()),
