@@ -14,11 +14,13 @@ from raftreg.core import query
 from raftreg.core.commands import (
     ConfigDelete,
     ConfigSet,
+    EventFire,
     KVVerb,
     ReapTombstones,
     RestoreChunk,
     SessionDestroy,
 )
+from raftreg.core.events import Event
 from raftreg.core.snapshot import (
     MAGIC,
     SnapshotError,
@@ -43,7 +45,9 @@ def filled() -> Registry:
     registry.run(SessionDestroy(id="s2"))
     registry.kv(KVVerb.SET, "dead")
     registry.kv(KVVerb.DELETE, "dead")
+    registry.kv(KVVerb.SET, "brief", ttl_ms=30_000)
     registry.run(ConfigSet(entry=ConfigEntry(kind="k", name="n", body={"a": [1]})))
+    registry.run(EventFire(event=Event(id="e", name="deploy")))
     registry.run(RestoreChunk(restore_id="r", sequence=0, data=b"part"))
     return registry
 
@@ -62,7 +66,8 @@ def test_every_table_is_kept_and_counted() -> None:
     """The summary shows what an operator wants to know before a restore."""
     sizes = summary([IMAGE])
     assert {name: size.rows for name, size in sizes.items()} == {
-        "kv": 2,
+        "kv": 3,
+        "kv_deadlines": 1,
         "tombstones": 1,
         "nodes": 1,
         "services": 1,
@@ -72,6 +77,7 @@ def test_every_table_is_kept_and_counted() -> None:
         "lock_delays": 1,
         "last_changes": sizes["last_changes"].rows,
         "staged": 1,
+        "events": 1,
     }
     assert sizes["kv"].bytes > 0
     assert header([IMAGE]).index == filled().state.index
