@@ -13,6 +13,8 @@ import msgspec
 
 KV_VALUE_BYTES_MAX = 512 * 1024
 KV_KEY_BYTES_MAX = 8 * 1024
+KV_TTL_MS_MIN = 1_000
+KV_TTL_MS_MAX = 366 * 86_400 * 1_000
 TXN_OPERATIONS_MAX = 64
 SERF_HEALTH = "serfHealth"
 NODE_MAINTENANCE = "_node_maintenance"
@@ -35,7 +37,13 @@ class SessionBehavior(enum.Enum):
 
 
 class KVEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One key with its value. `session` is None while the key is not locked."""
+    """One key with its value. `session` is None while the key is not locked.
+
+    Attributes:
+        ttl_ms: Milliseconds that the key lives after its last write or renewal; 0: for ever. Its
+            deadline is kept beside the rows (`KVStore.deadlines`), so that a renewal changes no
+            row and wakes nobody.
+    """
 
     key: str
     value: bytes
@@ -44,6 +52,7 @@ class KVEntry(msgspec.Struct, frozen=True, kw_only=True):
     lock_index: int = 0
     create_index: int = 0
     modify_index: int = 0
+    ttl_ms: int = 0
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -148,5 +157,87 @@ class ConfigEntry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     body: dict[str, Any]
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class QueryTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a prepared query looks next; what is empty stays as in the query itself."""
+
+    service: str = ""
+    datacenter: str = ""
+    peer: str = ""
+
+
+class QueryFailover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a prepared query tries when its service has no healthy instance here.
+
+    Attributes:
+        nearest_n: So many of the nearest other datacenters come first.
+        datacenters: Then these, in order.
+        targets: In the place of both: these, in order.
+    """
+
+    nearest_n: int = 0
+    datacenters: tuple[str, ...] = ()
+    targets: tuple[QueryTarget, ...] = ()
+
+
+class QueryService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a prepared query looks for.
+
+    Attributes:
+        service: Name of the service.
+        only_passing: Leave out instances with a warning too.
+        ignore_check_ids: Checks that do not count.
+        near: Node to sort by distance from, or `_agent`, `_ip`; "" for random order.
+        tags: All must be there, except those that start with `!`, which must not.
+        node_meta, service_meta: Pairs that the node or instance must have.
+        connect: Look for proxies of the service, and instances that speak mTLS themselves.
+    """
+
+    service: str
+    failover: QueryFailover = QueryFailover()
+    only_passing: bool = False
+    ignore_check_ids: tuple[str, ...] = ()
+    near: str = ""
+    tags: tuple[str, ...] = ()
+    node_meta: dict[str, str] = {}
+    service_meta: dict[str, str] = {}
+    connect: bool = False
+
+
+class QueryTemplate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Makes a prepared query answer for all names that begin with its own.
+
+    Attributes:
+        type: "" (no template) or `name_prefix_match`.
+        regexp: RE2 expression over the whole name asked for; its groups fill `${match(N)}`.
+        remove_empty_tags: Drop tags that came out empty.
+    """
+
+    type: str = ""
+    regexp: str = ""
+    remove_empty_tags: bool = False
+
+
+class PreparedQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A look-up that is kept under an id and, maybe, a name.
+
+    Attributes:
+        name: Unique without letter case; "" only with a session, or for the template that
+            matches everything.
+        session: It goes when this session ends; "" keeps it.
+        token: A secret; answers show that there is one, no more.
+        dns_ttl: Duration (as it was given) for which DNS answers may be kept, "" for the default.
+    """
+
+    id: str
+    service: QueryService
+    name: str = ""
+    session: str = ""
+    token: str = ""
+    template: QueryTemplate = QueryTemplate()
+    dns_ttl: str = ""
     create_index: int = 0
     modify_index: int = 0

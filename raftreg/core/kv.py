@@ -1,18 +1,26 @@
-"""The write verbs of the KV store, as Consul defines them.
+"""The write verbs of the KV store, as Consul defines them, and the TTL that a key may have.
 
 Every function answers True (done), False (the condition does not hold, nothing changed) or
 `Refused`. They are used alone (`apply`) and inside transactions (`txn`).
+
+Each verb that writes a value sets the key's TTL anew: the one it brings, or none. `renew` moves the
+deadline and keeps the value, the flags, the lock and the ModifyIndex; only a TTL of another length
+is a change that watchers see. A key whose deadline has passed is there until an entry of the log
+deletes it (`expire`), like any other delete: a lock does not keep it, and starts no lock delay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from raftreg.core.changes import Changes
-from raftreg.core.commands import KVOp, KVVerb
+from raftreg.core.commands import KVExpire, KVOp, KVVerb
+from raftreg.core.kvstore import EXPIRED_TOGETHER_MAX
 from raftreg.core.results import Refused, quoted
 from raftreg.core.state import State
-from raftreg.model import KVEntry
+from raftreg.model import KV_TTL_MS_MAX, KV_TTL_MS_MIN, KVEntry
 
 Outcome = bool | Refused
 
@@ -25,7 +33,20 @@ def write(state: State, op: KVOp, changes: Changes) -> Outcome:
         return Refused("invalid_request", message, 400)
     if not op.key and op.verb is not KVVerb.DELETE_TREE:
         return Refused("invalid_request", "Missing key name", 400)
+    if op.ttl_ms and not KV_TTL_MS_MIN <= op.ttl_ms <= KV_TTL_MS_MAX:
+        message = f"a TTL must be between {KV_TTL_MS_MIN} and {KV_TTL_MS_MAX} ms"
+        return Refused("invalid_request", message, 400)
     return verb(state, op, changes)
+
+
+def expire(state: State, command: KVExpire, changes: Changes) -> bool:
+    """Deletes keys whose TTL is over; False when there was none."""
+    count_max = min(max(command.keys_max, 1), EXPIRED_TOGETHER_MAX)
+    keys = state.kv.ended(state.time_ms, count_max)
+    for key in keys:
+        state.kv.delete(state.kv.rows[key], state.index, changes.undo)
+        changes.topics["kv", key] = None
+    return bool(keys)
 
 
 def is_lock_delayed(state: State, key: str) -> bool:
@@ -45,8 +66,9 @@ def _store(
         lock_index=locks,
         create_index=index if old is None else old.create_index,
         modify_index=index,
+        ttl_ms=op.ttl_ms,
     )
-    state.kv.put(entry, changes.undo)
+    state.kv.put(entry, changes.undo, state.time_ms + op.ttl_ms if op.ttl_ms else None)
     changes.topics["kv", op.key] = None
     return True
 
@@ -99,6 +121,25 @@ def _check_session(state: State, op: KVOp) -> Refused | None:
     return None
 
 
+def _renew(state: State, op: KVOp, changes: Changes) -> Outcome:
+    """Gives a key another term; False when it is not there, or not at this ModifyIndex."""
+    old = state.kv.rows.get(op.key)
+    if old is None or (op.index and old.modify_index != op.index):
+        return False
+    ttl_ms = op.ttl_ms or old.ttl_ms
+    if not ttl_ms:
+        message = f"key {quoted(op.key)} has no TTL to renew: give it one with ttl"
+        return Refused("invalid_request", message, 400)
+    ends_ms = state.time_ms + ttl_ms
+    if ttl_ms == old.ttl_ms:
+        state.kv.renew(op.key, ends_ms, changes.undo)
+        return True
+    entry = msgspec.structs.replace(old, ttl_ms=ttl_ms, modify_index=state.index)
+    state.kv.put(entry, changes.undo, ends_ms)
+    changes.topics["kv", op.key] = None
+    return True
+
+
 def _delete(state: State, op: KVOp, changes: Changes) -> Outcome:
     """Deletes, also a locked key; a missing one is fine."""
     old = state.kv.rows.get(op.key)
@@ -130,4 +171,5 @@ _WRITES: dict[KVVerb, Callable[[State, KVOp, Changes], Outcome]] = {
     KVVerb.DELETE: _delete,
     KVVerb.DELETE_CAS: _delete_cas,
     KVVerb.DELETE_TREE: _delete_tree,
+    KVVerb.RENEW: _renew,
 }

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+import msgspec
+
 from raftreg.core import kv, registration, sessions
 from raftreg.core.changes import Changes
 from raftreg.core.commands import CatalogVerb, CheckOp, KVOp, KVVerb, NodeOp, ServiceOp, Txn
@@ -79,6 +81,7 @@ _KV_FAILURES = {
     KVVerb.LOCK: "failed to lock key {}, lock is already held",
     KVVerb.UNLOCK: "failed to unlock key {}, lock isn't held, or is held by another session",
     KVVerb.DELETE_CAS: "failed to delete key {}, index is stale",
+    KVVerb.RENEW: "failed to renew key {}, it doesn't exist or its index is stale",
 }
 _KV_DELETES = {KVVerb.DELETE, KVVerb.DELETE_CAS, KVVerb.DELETE_TREE}
 
@@ -97,17 +100,7 @@ def _kv_write(state: State, op: KVOp, changes: Changes) -> Answer:
 
 
 def _without_value(entry: KVEntry) -> TxnItem:
-    return TxnItem(
-        kv=KVEntry(
-            key=entry.key,
-            value=b"",
-            flags=entry.flags,
-            session=entry.session,
-            lock_index=entry.lock_index,
-            create_index=entry.create_index,
-            modify_index=entry.modify_index,
-        )
-    )
+    return TxnItem(kv=msgspec.structs.replace(entry, value=b""))
 
 
 def _kv_get(state: State, op: KVOp) -> Answer:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from raftreg.errors import InvalidRequest
 from raftreg.http.params import parse_duration
-from raftreg.model import ServiceAddress, Status, Weights
+from raftreg.model import KV_TTL_MS_MAX, KV_TTL_MS_MIN, ServiceAddress, Status, Weights
 
 META_PAIRS_MAX = 64
 META_KEY_CHARS_MAX = 128
@@ -228,6 +228,21 @@ def port_of(port: int) -> int:
     if not 0 <= port <= PORT_MAX:
         raise InvalidRequest(f"Invalid Port {port}: it must be between 0 and {PORT_MAX}")
     return port
+
+
+def key_ttl_ms_of(seconds: float, shown: str) -> int:
+    """The TTL of a key in milliseconds.
+
+    Args:
+        seconds: As it was given.
+        shown: The same as it was written, for the message.
+
+    Raises:
+        InvalidRequest: It is shorter than a second or longer than a year.
+    """
+    if not KV_TTL_MS_MIN <= round(seconds * 1000) <= KV_TTL_MS_MAX:
+        raise InvalidRequest(f"Invalid ttl {shown[:32]!r}: it must be between 1s and 8784h")
+    return round(seconds * 1000)
 
 
 def service_address_of(text: str) -> str:

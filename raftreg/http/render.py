@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
+from raftreg.http.params import format_duration
 from raftreg.http.shapes import (
     AgentServiceJson,
     CatalogNodeJson,
@@ -29,7 +30,7 @@ Json = dict[str, Any]
 
 
 def kv_json(entry: KVEntry) -> KVJson:
-    """An entry of /v1/kv; `Session` is absent while the key is free."""
+    """An entry of /v1/kv; `Session` is absent while the key is free, `TTL` while it has none."""
     out: KVJson = {
         "LockIndex": entry.lock_index,
         "Key": entry.key,
@@ -40,6 +41,8 @@ def kv_json(entry: KVEntry) -> KVJson:
     }
     if entry.session is not None:
         out["Session"] = entry.session
+    if entry.ttl_ms:
+        out["TTL"] = format_duration(entry.ttl_ms / 1000)
     return out
 
 

@@ -27,7 +27,7 @@ class ServiceAddressJson(TypedDict):
 
 
 class KVJson(TypedDict):
-    """A key; `Value` is base64, `Session` there only while the key is locked."""
+    """A key; `Value` is base64, `Session` there only while it is locked, `TTL` if it has one."""
 
     LockIndex: int
     Key: str
@@ -36,6 +36,7 @@ class KVJson(TypedDict):
     CreateIndex: int
     ModifyIndex: int
     Session: NotRequired[str]
+    TTL: NotRequired[str]
 
 
 class NodeJson(TypedDict):

@@ -174,6 +174,10 @@ class ReplicaAPI(Protocol):
         """The present view; cheap."""
         ...
 
+    def cluster_time_ms(self) -> int:
+        """Cluster time now, as a command proposed here would be stamped, in milliseconds."""
+        ...
+
     async def add_server(self, server: Server, *, timeout_s: float = 60.0) -> None:
         """Adds a server as non-voter, promotes it when it has caught up."""
         ...

@@ -480,6 +480,10 @@ class Replica:
         """See `ReplicaAPI.status`."""
         return self.node.status()
 
+    def cluster_time_ms(self) -> int:
+        """See `ReplicaAPI.cluster_time_ms`."""
+        return self.node.cluster_time_ms()
+
     @property
     def transport(self) -> PeerTransport:
         """The connections, for the cluster's book-keeping and metrics."""

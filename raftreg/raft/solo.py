@@ -62,7 +62,7 @@ class SoloReplica:
             if known:
                 return result
         self._index += 1
-        result = self._machine.apply(command, int(self._clock.monotonic() * 1000))
+        result = self._machine.apply(command, self.cluster_time_ms())
         if request_id is not None:
             proposer, sequence, low = request_id.proposer, request_id.sequence, request_id.low
             self._applied.record(proposer, sequence, low, result)
@@ -88,6 +88,10 @@ class SoloReplica:
     def on_role_change(self, changed: Callable[[Role, int], None]) -> None:
         """See `ReplicaAPI.on_role_change`."""
         self._role_changed.append(changed)
+
+    def cluster_time_ms(self) -> int:
+        """See `ReplicaAPI.cluster_time_ms`: this server's own clock."""
+        return int(self._clock.monotonic() * 1000)
 
     def status(self) -> ReplicaStatus:
         """Always the leader of term 1."""

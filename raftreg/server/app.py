@@ -121,7 +121,7 @@ class RegistryServer:
         self._work: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self.metrics.register(self.meter)
-        self.metrics.register(ServerCollector(replica, machine, self.hub, self.leases))
+        self.metrics.register(ServerCollector(replica, machine, self.hub, self.leases, self.expiry))
         replica.on_question(self._answer)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -135,7 +135,7 @@ class RegistryServer:
         """
         self._work = tasks.create_task(self._run(), name="registry server")
         self._runner = web.AppRunner(
-            self._application(),
+            self.application(),
             access_log=None,
             # A client that goes away ends its blocking query, and is forgotten at once.
             handler_cancellation=True,
@@ -190,7 +190,8 @@ class RegistryServer:
             tasks.create_task(self._upkeep.run(), name="upkeep")
             tasks.create_task(self.expiry.run(), name="key expiry")
 
-    def _application(self) -> web.Application:
+    def application(self) -> web.Application:
+        """All routes of this server."""
         app = web.Application(
             middlewares=[answer_errors(self.meter, self._clock.monotonic)],
             client_max_size=self.settings.http.body_bytes_max,

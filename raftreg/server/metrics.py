@@ -24,6 +24,7 @@ from raftreg.http.watch import WatchHub
 from raftreg.model import Status
 from raftreg.raft.api import ReplicaAPI, Role
 from raftreg.raft.metrics import Distribution, NodeMetrics
+from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
 
@@ -47,15 +48,22 @@ class ServerCollector(Collector):
         machine: Tells the size of the state.
         hub: Tells how many wait.
         leases: Tells how many are held.
+        expiry: Tells how many keys ended.
     """
 
     def __init__(
-        self, replica: ReplicaAPI, machine: RegistryMachine, hub: WatchHub, leases: Leases
+        self,
+        replica: ReplicaAPI,
+        machine: RegistryMachine,
+        hub: WatchHub,
+        leases: Leases,
+        expiry: KeyExpiry,
     ) -> None:
         self._replica = replica
         self._machine = machine
         self._hub = hub
         self._leases = leases
+        self._expiry = expiry
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -112,6 +120,7 @@ class ServerCollector(Collector):
         )
         expired.add_metric(("node",), self._leases.expired_nodes)
         expired.add_metric(("session",), self._leases.expired_sessions)
+        expired.add_metric(("key",), self._expiry.expired_keys)
         yield expired
 
 

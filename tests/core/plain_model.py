@@ -35,6 +35,7 @@ class PlainModel:
         self.index = 1
         self.now = 0
         self.kv: dict[str, KVEntry] = {}
+        self.ends: dict[str, int] = {}
         self.nodes: dict[str, Node] = {}
         self.services: dict[tuple[str, str], ServiceInstance] = {}
         self.checks: dict[tuple[str, str], Check] = {}
@@ -53,7 +54,9 @@ class PlainModel:
         before = copy.copy(self.__dict__)
         self.__dict__.update({k: copy.copy(v) for k, v in before.items()})
         try:
-            return getattr(self, "_do_" + type(command).__name__.lower())(command)
+            result = getattr(self, "_do_" + type(command).__name__.lower())(command)
+            self.ends = {key: at for key, at in self.ends.items() if key in self.kv}
+            return result
         except No as error:
             self.__dict__.update(before)
             return error.args[0] if error.args else "refused"
@@ -67,6 +70,10 @@ class PlainModel:
 
     def _kv_write(self, op: c.KVOp) -> bool:
         old = self.kv.get(op.key)
+        if op.ttl_ms and not 1_000 <= op.ttl_ms <= 31_622_400_000:
+            raise No
+        if op.verb is KVVerb.RENEW:
+            return self._kv_renew(op, old)
         if op.verb in (KVVerb.LOCK, KVVerb.UNLOCK):
             return self._kv_hold(op, old)
         if op.verb in (KVVerb.DELETE, KVVerb.DELETE_CAS, KVVerb.DELETE_TREE):
@@ -89,6 +96,23 @@ class PlainModel:
         self._kv_put(op, old, op.session if lock else None, locks + (lock and not mine))
         return True
 
+    def _kv_renew(self, op: c.KVOp, old: KVEntry | None) -> bool:
+        if old is None or op.index not in (0, old.modify_index):
+            return False
+        ttl_ms = op.ttl_ms or old.ttl_ms
+        if ttl_ms == 0:
+            raise No
+        if ttl_ms != old.ttl_ms:
+            self.kv[op.key] = replace(old, ttl_ms=ttl_ms, modify_index=self.index)
+        self.ends[op.key] = self.now + ttl_ms
+        return True
+
+    def _do_kvexpire(self, command: c.KVExpire) -> bool:
+        over = sorted((at, key) for key, at in self.ends.items() if at <= self.now)
+        for _, key in over[: max(command.keys_max, 1)]:
+            del self.kv[key]
+        return bool(over)
+
     def _kv_delete(self, op: c.KVOp, old: KVEntry | None) -> bool:
         if op.verb is KVVerb.DELETE_CAS and old and old.modify_index != op.index:
             return False
@@ -107,7 +131,11 @@ class PlainModel:
             lock_index=locks,
             create_index=old.create_index if old else self.index,
             modify_index=self.index,
+            ttl_ms=op.ttl_ms,
         )
+        self.ends.pop(op.key, None)
+        if op.ttl_ms:
+            self.ends[op.key] = self.now + op.ttl_ms
 
     def _do_sessioncreate(self, command: c.SessionCreate) -> Any:
         s = command.session

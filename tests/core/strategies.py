@@ -13,6 +13,7 @@ from raftreg.core.commands import (
     ConfigDelete,
     ConfigSet,
     Deregister,
+    KVExpire,
     KVOp,
     KVVerb,
     NodeOp,
@@ -62,7 +63,9 @@ kv_ops = st.builds(
     flags=st.integers(0, 2),
     index=indexes,
     session=st.sampled_from(["", *SESSIONS]),
+    ttl_ms=st.sampled_from([0, 0, 0, 1_000, 15_000, 1, -1]),
 )
+expiries = st.builds(KVExpire, keys_max=st.sampled_from([0, 1, 2, 100]))
 nodes = st.builds(
     Node,
     name=node_names,
@@ -152,10 +155,10 @@ session_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SessionDestroy, id=st.sampled_from(SESSIONS), expired=st.booleans()),
 )
 #: Themes: commands that meddle with each other, so that sequences of one get somewhere.
-kv_theme: st.SearchStrategy[Command] = st.one_of(kv_ops, kv_ops, txns_often_sound, reaps)
+kv_theme: st.SearchStrategy[Command] = st.one_of(kv_ops, kv_ops, txns_often_sound, reaps, expiries)
 catalog_theme: st.SearchStrategy[Command] = st.one_of(registers, deregisters, syncs, liveness, txns)
 lock_theme: st.SearchStrategy[Command] = st.one_of(
-    kv_ops, kv_ops, session_commands, syncs, liveness, deregisters, txns
+    kv_ops, kv_ops, session_commands, syncs, liveness, deregisters, txns, expiries
 )
 #: Commands of the small world, restores left out.
 commands: st.SearchStrategy[Command] = st.one_of(
@@ -234,6 +237,7 @@ _kv_ops = st.builds(
     flags=_integers,
     index=_integers,
     session=_texts,
+    ttl_ms=_integers,
 )
 _operations = st.one_of(
     _kv_ops,
@@ -272,6 +276,7 @@ wild_commands: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(ConfigDelete, kind=_texts, name=_texts, cas=st.none() | _integers),
     st.builds(ReapTombstones, up_to_index=_integers),
+    st.builds(KVExpire, keys_max=_integers),
     st.builds(
         RestoreChunk,
         restore_id=_texts,

@@ -68,6 +68,7 @@ def test_every_command_does_what_plain_dicts_do(script: list[tuple[int, Command]
         applied = apply(state, command, now)
         assert outcome(applied) == model.run(command, now)
         assert visible(state) == model.content()
+        assert state.kv.deadlines == model.ends
         if outcome(applied) in ("refused", False) or (
             isinstance(applied.result, TxnResult) and not applied.result.ok
         ):
@@ -298,3 +299,5 @@ def test_names_that_are_gone_leave_nothing_behind(script: list[tuple[int, Comman
     assert state.kv.held.keys() <= state.sessions.keys()
     assert sorted(state.kv.rows) == state.kv.keys_under("")
     assert not state.kv.rows.keys() & state.kv.tombstones.keys()
+    assert state.kv.deadlines.keys() == {k for k, row in state.kv.rows.items() if row.ttl_ms}
+    assert state.kv.next_deadline_ms() == min(state.kv.deadlines.values(), default=None)

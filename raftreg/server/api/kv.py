@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from raftreg.core import query
 from raftreg.core.commands import KVOp, KVVerb
 from raftreg.core.results import Outcome
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.discovery import read_head_bytes, shared_reply
+from raftreg.http.fields import key_ttl_ms_of
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED, Handler
-from raftreg.http.operation import BYTES, DATACENTER, Flag, Param, Unsigned, operation
-from raftreg.http.params import Query, ReadOptions, parse_uint, read_options
+from raftreg.http.operation import BYTES, DATACENTER, Duration, Flag, Param, Unsigned, operation
+from raftreg.http.params import (
+    Query,
+    ReadOptions,
+    format_duration,
+    parse_duration,
+    parse_uint,
+    read_options,
+)
 from raftreg.http.problems import check_datacenter
 from raftreg.http.render import kv_json
-from raftreg.http.reply import FALSE, TEXT, TRUE, Reply, json_reply
+from raftreg.http.reply import FALSE, TEXT, TRUE, Reply, header, json_reply
 from raftreg.http.shapes import KVJson
-from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX
+from raftreg.model import KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX, KVEntry
 from raftreg.server.api.context import Context, split_target
 from raftreg.server.writes import read_body, write_head
 
 PREFIX = "/v1/kv/"
 ROUTE = "/v1/kv/{key}"  #: as the router names it
+#: How long a key with a TTL has left, as a Go duration; not in the answers about several keys.
+EXPIRES_IN_HEADER = "X-Raftreg-Expires-In"
 _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 _LEADER = (
     b"X-Consul-KnownLeader: true\r\nX-Consul-LastContact: 0\r\n"
@@ -66,7 +77,7 @@ class KV:
             Param("separator", "with `keys`: cut names behind the first of these"),
             Param("raw", "the value alone, as it is", Flag),
         ),
-        answer=list[KVJson] | list[str],
+        answer=list[KVJson | str],
         also={404: "no such key"},
     )
     async def get(self, request: web.Request) -> Reply:
@@ -92,6 +103,8 @@ class KV:
         head = b"X-Consul-Index: %d\r\n" % found.index + _LEADER
         if found.value is None:
             return Reply(b"", 404, TEXT, head)
+        if found.value.ttl_ms:
+            head += self._left(found.value)
         return json_reply(request, dumps([kv_json(found.value)]), head)
 
     async def _get(
@@ -105,9 +118,20 @@ class KV:
         entry = found.value
         if entry is None:
             return Reply(b"", 404, TEXT, head)
+        if entry.ttl_ms:
+            head += self._left(entry)
         if "raw" in params:
             return Reply(entry.value, 200, TEXT, head + _NOSNIFF)
         return json_reply(request, dumps([kv_json(entry)], pretty=options.pretty), head)
+
+    def _left(self, entry: KVEntry) -> bytes:
+        """Header line that tells how long a key with a TTL has left.
+
+        Not in the body: what is rendered at one index is the same for all who ask.
+        """
+        ends_ms = self._context.machine.state.kv.deadlines[entry.key]
+        left_ms = max(ends_ms - self._context.replica.cluster_time_ms(), 0)
+        return header(EXPIRES_IN_HEADER, format_duration(left_ms / 1000))
 
     async def _tree(self, request: web.Request, prefix: str, options: ReadOptions) -> Reply:
         found = await self._context.reads.find(
@@ -142,7 +166,10 @@ class KV:
     @operation(
         "Writes a key",
         tag="kv",
-        about="`false` says that a condition (`cas`, `acquire`, `release`) does not hold.",
+        about=(
+            "`false` says that a condition (`cas`, `acquire`, `release`) does not hold, or that a "
+            "key to `renew` is not there. A write without `ttl` lets the key live for ever."
+        ),
         query=(
             DATACENTER,
             Param("flags", "an opaque number kept with the value", Unsigned),
@@ -151,6 +178,8 @@ class KV:
             ),
             Param("acquire", "lock it for this session"),
             Param("release", "unlock it for this session"),
+            Param("ttl", "it ends so long after its last write or renewal", Duration),
+            Param("renew", "only begin its TTL anew, and keep its value; the body is empty", Flag),
         ),
         body=BYTES,
         body_required=False,
@@ -163,6 +192,10 @@ class KV:
         _check_conflicts(params, ("cas", "acquire", "release"))
         check_datacenter(params.get("dc", ""), self._datacenter)
         value = await read_value(request)
+        if "renew" in params:
+            outcome = await self._context.writes.run(request, _renew_op(key, params, value))
+            # Without an index: the key's ModifyIndex is not that of its renewal.
+            return Reply(TRUE if outcome.result is True else FALSE)
         return _written(await self._context.writes.run(request, _put_op(key, params, value)))
 
     @operation(
@@ -200,15 +233,40 @@ def _put_op(key: str, params: Query, value: bytes) -> KVOp:
     """The operation that a PUT asks for."""
     if not params:
         return KVOp(verb=KVVerb.SET, key=key, value=value)
-    flags = _number(params, "flags")
+    op = KVOp(
+        verb=KVVerb.SET,
+        key=key,
+        value=value,
+        flags=_number(params, "flags"),
+        ttl_ms=_ttl_ms(params),
+    )
     if "cas" in params:
-        index = _number(params, "cas")
-        return KVOp(verb=KVVerb.CAS, key=key, value=value, flags=flags, index=index)
+        return replace(op, verb=KVVerb.CAS, index=_number(params, "cas"))
     for name, verb in (("acquire", KVVerb.LOCK), ("release", KVVerb.UNLOCK)):
         if name in params:
-            session = params[name]
-            return KVOp(verb=verb, key=key, value=value, flags=flags, session=session)
-    return KVOp(verb=KVVerb.SET, key=key, value=value, flags=flags)
+            return replace(op, verb=verb, session=params[name])
+    return op
+
+
+def _renew_op(key: str, params: Query, value: bytes) -> KVOp:
+    """The operation that a PUT with `?renew` asks for.
+
+    Raises:
+        InvalidRequest: It asks for more than a renewal can do.
+    """
+    _check_conflicts(params, ("renew", "acquire", "release", "flags"))
+    if value:
+        raise InvalidRequest("?renew keeps the value of the key: send no body")
+    index = _number(params, "cas")
+    if "cas" in params and not index:
+        raise InvalidRequest("?renew with ?cas=0: a key that is not there can't be renewed")
+    return KVOp(verb=KVVerb.RENEW, key=key, index=index, ttl_ms=_ttl_ms(params))
+
+
+def _ttl_ms(params: Query) -> int:
+    """`?ttl` in milliseconds, 0 when there is none."""
+    text = params.get("ttl")
+    return 0 if text is None else key_ttl_ms_of(parse_duration(text), text)
 
 
 async def read_value(request: web.Request) -> bytes:

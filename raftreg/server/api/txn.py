@@ -24,7 +24,7 @@ from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http import json
 from raftreg.http.bodies import TxnBody
 from raftreg.http.discovery import options_of, read_head_bytes
-from raftreg.http.fields import Fields
+from raftreg.http.fields import Fields, key_ttl_ms_of
 from raftreg.http.json import dumps
 from raftreg.http.operation import DATACENTER, Flag, Param, operation
 from raftreg.http.params import Consistency
@@ -175,7 +175,18 @@ def _kv_operation(fields: Fields, number: int) -> KVOp:
         flags=fields.integer("Flags", low=0),
         index=fields.integer("Index", low=0),
         session=fields.text("Session"),
+        ttl_ms=_ttl_ms(fields, number),
     )
+
+
+def _ttl_ms(fields: Fields, number: int) -> int:
+    if "TTL" not in fields:
+        return 0
+    seconds = fields.duration_s("TTL")
+    try:
+        return key_ttl_ms_of(seconds, str(fields.get("TTL")))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"operation {number}: {error.message}") from None
 
 
 def _value(fields: Fields, key: str, number: int) -> bytes:
