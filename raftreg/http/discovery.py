@@ -103,6 +103,14 @@ def read_head_bytes(index: int, head: ReadHead) -> bytes:
     return b"X-Consul-Index: %d\r\n" % max(index, 1) + _head_lines(head)
 
 
+def answer_head(index: int, told: ReadHead, options: ReadOptions) -> bytes:
+    """Header lines of an answer from a `CatalogSource`."""
+    head = read_head_bytes(index, told)
+    if options.cached and told.cache_age_s is None:
+        head += b"X-Cache: MISS\r\n"
+    return head
+
+
 @lru_cache(maxsize=256)
 def _head_lines(head: ReadHead) -> bytes:
     lines = b"X-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\n" % (
@@ -158,10 +166,7 @@ async def answer(
         wait_s=options.wait_s * (1 + source.jitter() / 16),
         now=source.now,
     )
-    told = source.head(options)
-    head = read_head_bytes(at.index, told)
-    if options.cached and told.cache_age_s is None:
-        head += b"X-Cache: MISS\r\n"
+    head = answer_head(at.index, source.head(options), options)
     return shared_reply(
         source.rendered,
         request,
@@ -362,7 +367,7 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         ),
     ),
     (
-        "/v1/catalog/service/{name:.*}",
+        "/v1/catalog/service/{name:(?s:.*)}",
         "Missing service name",
         service_query,
         _described(
@@ -374,13 +379,13 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         ),
     ),
     (
-        "/v1/catalog/node/{name:.*}",
+        "/v1/catalog/node/{name:(?s:.*)}",
         "Missing node name",
         node_query,
         _described("Shows a node with its instances", "catalog", CatalogNodeJson | None),
     ),
     (
-        "/v1/health/service/{name:.*}",
+        "/v1/health/service/{name:(?s:.*)}",
         "Missing service name",
         health_service_query,
         _described(
@@ -393,19 +398,19 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         ),
     ),
     (
-        "/v1/health/checks/{name:.*}",
+        "/v1/health/checks/{name:(?s:.*)}",
         "Missing service name",
         health_checks_query,
         _described("Lists the checks of a service", "health", list[CheckJson], _META),
     ),
     (
-        "/v1/health/node/{name:.*}",
+        "/v1/health/node/{name:(?s:.*)}",
         "Missing node name",
         health_node_query,
         _described("Lists the checks of a node", "health", list[CheckJson]),
     ),
     (
-        "/v1/health/state/{name:.*}",
+        "/v1/health/state/{name:(?s:.*)}",
         "Missing check state",
         health_state_query,
         _described("Lists the checks with a status, or `any`", "health", list[CheckJson], _META),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -175,6 +177,28 @@ class Query(Mapping[str, str]):
 
 
 NO_QUERY = Query(())
+QUERY_FIELDS_MAX = 256
+QUERY_KEPT_CHARS = 32  #: `stale`, `consistent`, `recurse`: what has no index in it
+
+
+def query_from(text: str) -> Query:
+    """Reads a query string; short ones, which come again and again, are read once.
+
+    Raises:
+        InvalidRequest: It holds too many fields.
+    """
+    return _query_kept(text) if len(text) <= QUERY_KEPT_CHARS else _query(text)
+
+
+def _query(text: str) -> Query:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid query string: {error}") from error
+    return Query(pairs)
+
+
+_query_kept = lru_cache(maxsize=1024)(_query)
 
 
 def read_options(query: Query) -> ReadOptions:

@@ -50,12 +50,17 @@ def problem(error: RaftregError, headers: Mapping[str, str] | None = None) -> we
     `X-Raftreg-Error` names the kind of error for programs; an outcome that is unknown says in its
     text that the request may still take effect.
     """
+    extra = dict(headers or {})
+    extra["X-Raftreg-Error"] = error.code
+    return text_response(problem_text(error), error.http_status, extra)
+
+
+def problem_text(error: RaftregError) -> str:
+    """What a client is told of an error."""
     text = NO_LEADER_TEXT if isinstance(error, NoLeader) else error.message
     if not error.definite and "may " not in text:
         text = f"{text}: the outcome is unknown, the write may still commit"
-    extra = dict(headers or {})
-    extra["X-Raftreg-Error"] = error.code
-    return text_response(text, error.http_status, extra)
+    return text
 
 
 def method_not_allowed(method: str, allowed: set[str]) -> web.Response:

@@ -62,11 +62,7 @@ class Reply(web.StreamResponse):
             raise ConnectionResetError("the client is gone")
         body = self.content
         parts = [
-            _STATUS_LINES[self.status],
-            b"Content-Type: ",
-            self.kind,
-            b"\r\nVary: Accept-Encoding\r\n",
-            self.head,
+            head_bytes(self.status, self.kind, self.head),
             b"Date: %b\r\nContent-Length: %d\r\n"
             % (rfc822_formatted_time().encode("ascii"), len(body)),
         ]
@@ -86,6 +82,21 @@ class Reply(web.StreamResponse):
         """Nothing is left to write."""
 
 
+def head_bytes(status: int, kind: bytes, head: bytes) -> bytes:
+    """The head of an answer up to where `Date` and `Content-Length` follow.
+
+    Args:
+        status: HTTP status.
+        kind: Content-Type.
+        head: Further header lines, each ended by CRLF.
+    """
+    return b"%bContent-Type: %b\r\nVary: Accept-Encoding\r\n%b" % (
+        _STATUS_LINES[status],
+        kind,
+        head,
+    )
+
+
 def header(name: str, value: str) -> bytes:
     """A header line for `Reply.head`; what a value must not hold is left out."""
     clean = value.replace("\r", " ").replace("\n", " ").replace("\0", " ")
@@ -95,8 +106,11 @@ def header(name: str, value: str) -> bytes:
 def wants_gzip(request: web.BaseRequest) -> bool:
     """Tells whether the client takes gzip."""
     accepted = request.headers.get("Accept-Encoding")
-    if accepted is None:
-        return False
+    return accepted is not None and takes_gzip(accepted)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Reads an Accept-Encoding."""
     for item in accepted.split(","):
         coding, _, weight = item.partition(";")
         if coding.strip().lower() in {"gzip", "*"}:

@@ -23,8 +23,26 @@ RENDERED_BYTES_MAX = 64 * 1024 * 1024
 KV, KV_TREE, KV_PREFIX, ALL = "kv", "kv-tree", "kv-prefix", "all"
 
 
+class Waiter(Protocol):
+    """One blocked query.
+
+    Attributes:
+        topics: What it listens on; `(ALL, "")` is among them.
+    """
+
+    topics: tuple[Topic, ...]
+
+    def wake(self) -> None:
+        """One of the topics was published. Called in the middle of a change: only note it."""
+        ...
+
+    def fail(self, reason: RaftregError) -> None:
+        """The hub was closed; the waiter may leave it now."""
+        ...
+
+
 class _Waiter:
-    """One blocked query."""
+    """One blocked query that awaits a future."""
 
     __slots__ = ("topics", "woken")
 
@@ -32,9 +50,16 @@ class _Waiter:
         self.topics = topics
         self.woken = woken
 
-    def wake(self, *, changed: bool) -> None:
+    def wake(self) -> None:
+        self.end(changed=True)
+
+    def end(self, *, changed: bool) -> None:
         if not self.woken.done():
             self.woken.set_result(changed)
+
+    def fail(self, reason: RaftregError) -> None:
+        if not self.woken.done():
+            self.woken.set_exception(reason)
 
 
 class WatchHub:
@@ -46,7 +71,7 @@ class WatchHub:
 
     def __init__(self, watchers_max: int = WATCHERS_MAX) -> None:
         self._watchers_max = watchers_max
-        self._waiters: dict[Topic, set[_Waiter]] = {}
+        self._waiters: dict[Topic, set[Waiter]] = {}
         # Lengths of watched prefixes: a key asks for one slice of itself a length, not a prefix.
         self._prefix_lengths: Counter[int] = Counter()
         self._count = 0
@@ -74,21 +99,34 @@ class WatchHub:
             TooManyWatches: The limit is reached.
             RaftregError: What `close` was given.
         """
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter((*topics, (ALL, "")), loop.create_future())
+        self.join(waiter)
+        timer = loop.call_later(max(timeout_s, 0.0), lambda: waiter.end(changed=False))
+        try:
+            return await waiter.woken
+        finally:
+            timer.cancel()
+            self.leave(waiter)
+
+    def join(self, waiter: Waiter) -> None:
+        """Lets a waiter listen until it leaves.
+
+        Raises:
+            TooManyWatches: The limit is reached.
+            RaftregError: What `close` was given.
+        """
         if self._closed is not None:
             raise self._closed
         if self._count >= self._watchers_max:
             raise TooManyWatches(
                 f"{self._count} blocking queries wait already; retry later, or without ?index"
             )
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter((*topics, (ALL, "")), loop.create_future())
-        timer = loop.call_later(max(timeout_s, 0.0), lambda: waiter.wake(changed=False))
         self._add(waiter)
-        try:
-            return await waiter.woken
-        finally:
-            timer.cancel()
-            self._remove(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Lets a waiter that has joined listen no more."""
+        self._remove(waiter)
 
     def publish(self, topics: Iterable[Topic]) -> None:
         """Wakes everyone who listens on one of these topics."""
@@ -109,12 +147,10 @@ class WatchHub:
     def close(self, reason: RaftregError) -> None:
         """Ends all waits with an error, and refuses new ones: the server stops."""
         self._closed = reason
-        for waiters in list(self._waiters.values()):
-            for waiter in waiters:
-                if not waiter.woken.done():
-                    waiter.woken.set_exception(reason)
+        for waiter in {waiter for waiters in self._waiters.values() for waiter in waiters}:
+            waiter.fail(reason)
 
-    def _add(self, waiter: _Waiter) -> None:
+    def _add(self, waiter: Waiter) -> None:
         self._count += 1
         for topic in waiter.topics:
             waiters = self._waiters.get(topic)
@@ -124,7 +160,7 @@ class WatchHub:
                     self._prefix_lengths[len(topic[1])] += 1
             waiters.add(waiter)
 
-    def _remove(self, waiter: _Waiter) -> None:
+    def _remove(self, waiter: Waiter) -> None:
         self._count -= 1
         for topic in waiter.topics:
             waiters = self._waiters.get(topic)
@@ -143,7 +179,7 @@ class WatchHub:
 
     def _wake(self, topic: Topic) -> None:
         for waiter in self._waiters.get(topic, ()):
-            waiter.wake(changed=True)
+            waiter.wake()
 
     def _wake_prefixes_of(self, key: str) -> None:
         for length in self._prefix_lengths:
@@ -214,6 +250,9 @@ class RenderedCache:
 
     Args:
         entries_max, bytes_max: Bounds of what is kept; a larger body is not kept at all.
+
+    Attributes:
+        clearings: How often everything was forgotten: an index alone names no state over these.
     """
 
     def __init__(
@@ -225,6 +264,7 @@ class RenderedCache:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._bodies: OrderedDict[Hashable, tuple[int, bytes]] = OrderedDict()
+        self.clearings = 0
 
     def get(self, query: Hashable, index: int, render: Callable[[], bytes]) -> bytes:
         """The body of a query at an index, rendered at most once in a row."""
@@ -243,6 +283,7 @@ class RenderedCache:
 
     def clear(self) -> None:
         """Forgets everything: the state was replaced."""
+        self.clearings += 1
         self._bodies.clear()
         self._bytes = 0
 

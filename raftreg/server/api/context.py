@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
 from raftreg.clock import Clock
 from raftreg.config import ServerSettings
 from raftreg.errors import InvalidRequest
-from raftreg.http.params import NO_QUERY, Query
+from raftreg.http.params import NO_QUERY, Query, query_from
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
@@ -20,9 +19,6 @@ from raftreg.server.reads import Reads
 from raftreg.server.renewals import RenewalQueue
 from raftreg.server.viewfeed import ViewFeed
 from raftreg.server.writes import Writes
-
-QUERY_FIELDS_MAX = 256
-QUERY_KEPT_CHARS = 32  #: `stale`, `consistent`, `recurse`: what has no index in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +69,3 @@ def decoded(text: str) -> str:
         return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode()
     except UnicodeDecodeError:
         raise InvalidRequest("Invalid path: an escape in it is no UTF-8") from None
-
-
-def query_from(text: str) -> Query:
-    """Reads a query string; short ones, which come again and again, are read once.
-
-    Raises:
-        InvalidRequest: It holds too many fields.
-    """
-    return _query_kept(text) if len(text) <= QUERY_KEPT_CHARS else _query(text)
-
-
-def _query(text: str) -> Query:
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
-    except ValueError as error:
-        raise InvalidRequest(f"Invalid query string: {error}") from error
-    return Query(pairs)
-
-
-_query_kept = lru_cache(maxsize=1024)(_query)
