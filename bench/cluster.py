@@ -6,22 +6,23 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
-import msgspec
+import orjson
 import psutil
 
-from bench.load import Job, Tally
-from raftreg.errors import RaftregError
-from raftreg_cli import leash
+from bench.failure import BenchFailure
+from bench.generating import generate
+from bench.generator.jobs import AnyJob, DnsJob, Job, Tally, WatchJob, WatchTally
+from bench.systems import Raftreg, System
 from raftreg_cli.demo import plan as plans
 from raftreg_cli.demo.plan import Host, Plan
-from raftreg_cli.demo.stage import Process, write_files
+from raftreg_cli.demo.stage import Process
 
 READY_S_MAX = 30.0
 STOP_S_MAX = 8.0
@@ -30,30 +31,29 @@ _PAUSE_S = 0.005
 _HTTP_PORT, _DNS_PORT, _RAFT_PORT = 8500, 8600, 8300
 
 
-class BenchFailure(RaftregError):
-    """Something could not be measured; the text says what and why."""
-
-    code = "bench"
+_T = TypeVar("_T")
 
 
 class Cluster:
     """Three servers and some agents in a directory.
 
     Args:
+        system: Whose servers and agents they are.
         layout: Addresses and files.
         session: For requests outside the load.
     """
 
-    def __init__(self, layout: Plan, session: aiohttp.ClientSession) -> None:
+    def __init__(self, system: System, layout: Plan, session: aiohttp.ClientSession) -> None:
+        self.system = system
         self.layout = layout
         self.session = session
         self.servers = {host.name: host for host in layout.servers}
         self.agents = {host.name: host for host in layout.agents}
         self.processes: dict[str, Process] = {}
         for host in layout.servers:
-            self._add(host, plans.server_command(layout, host))
+            self._add(host, system.server_command(layout, host))
         for host in layout.agents:
-            self._add(host, plans.agent_command(layout, host))
+            self._add(host, system.agent_command(layout, host))
 
     def _add(self, host: Host, command: list[str]) -> None:
         log = self.layout.directory / "logs" / f"{host.name}.log"
@@ -98,6 +98,15 @@ class Cluster:
         pid = self.processes[name].pid
         # The leash becomes the program by exec: it is the same process id.
         return int(psutil.Process(pid).memory_info().rss)
+
+    def cpu_s(self, name: str) -> float:
+        """Processor seconds that a process has used so far, in user mode and in the kernel."""
+        times = psutil.Process(self.processes[name].pid).cpu_times()
+        return float(times.user + times.system)
+
+    def all_cpu_s(self) -> float:
+        """The same of all processes that run."""
+        return sum(self.cpu_s(name) for name, one in self.processes.items() if one.running)
 
     async def put(self, host: Host, path: str, body: bytes, timeout_s: float = 2.0) -> bool:
         """One PUT; True when the answer is 200."""
@@ -174,58 +183,80 @@ class Cluster:
         raise BenchFailure(f"no leader in {READY_S_MAX:.0f} s{self._tails()}")
 
     async def until_answers(self, name: str) -> None:
-        """Waits until a server answers a linearizable read: it is up, and has caught up.
+        """Waits until a host answers a linearizable read: it is up, and has caught up.
 
         Raises:
             BenchFailure: It does not within half a minute.
         """
         deadline = time.perf_counter() + READY_S_MAX
         while time.perf_counter() < deadline:
-            status, _, _ = await self.get(self.servers[name], "/v1/kv/first", 2.0)
+            status, _, _ = await self.get(self.host(name), "/v1/kv/first", 2.0)
             if status in {200, 404}:
                 return
             await asyncio.sleep(_PAUSE_S * 4)
         raise BenchFailure(f"{name} does not answer after {READY_S_MAX:.0f} s{self._tails()}")
 
+    def host(self, name: str) -> Host:
+        """A server or an agent."""
+        return self.servers.get(name) or self.agents[name]
+
     async def ready(self) -> str:
-        """Waits until all servers answer; gives the leader's name."""
-        for name in self.servers:
-            await self.until_answers(name)
+        """Waits until all that run answer; gives the leader's name."""
+        for name, process in self.processes.items():
+            if process.running:
+                await self.until_answers(name)
         return await self.leader()
 
-    async def load(self, job: Job) -> Tally:
-        """Runs the load generator in a process of its own.
+    async def until_rows(self, host: Host, path: str, rows: int) -> None:
+        """Waits until a list has so many rows there.
 
         Raises:
-            BenchFailure: It failed, or requests did.
+            BenchFailure: It does not within half a minute.
         """
-        process = await asyncio.create_subprocess_exec(
-            *leash.command([sys.executable, "-m", "bench.load"]),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        deadline = time.perf_counter() + READY_S_MAX
+        status, body = 0, b""
+        while time.perf_counter() < deadline:
+            status, body, _ = await self.get(host, path)
+            if status == 200 and len(orjson.loads(body)) == rows:
+                return
+            await asyncio.sleep(_PAUSE_S * 10)
+        raise BenchFailure(
+            f"{self.system.name}: {path} at {host.name} has not {rows} rows: "
+            f"status {status}, {len(body)} B{self._tails()}"
         )
-        try:
-            output, errors = await process.communicate(msgspec.json.encode(job))
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise BenchFailure(f"the load generator failed:\n{errors.decode()[-2000:]}")
-        tally = msgspec.json.decode(output, type=Tally)
+
+    async def load(self, job: Job | DnsJob) -> Tally:
+        """Sends a load from a process of its own.
+
+        Raises:
+            BenchFailure: The generator failed, or requests did.
+        """
+        tally = await self._generate(job, Tally)
         if tally.failures:
             raise BenchFailure(
-                f"{job.kind} load on {job.address}: not all was answered with 200: "
-                f"{tally.failures} beside {tally.answers}{self._tails()}"
+                f"{self.system.name}: load on {job.address}: not all was answered well: "
+                f"{tally.failures} beside {tally.answers}: {job}{self._tails()}"
             )
         return tally
+
+    async def watch(self, job: WatchJob) -> WatchTally:
+        """Holds watchers in a process of their own.
+
+        Raises:
+            BenchFailure: They were not told.
+        """
+        return await self._generate(job, WatchTally)
+
+    async def _generate(self, job: AnyJob, tally: type[_T]) -> _T:
+        try:
+            return await generate(job, tally)
+        except BenchFailure as error:
+            raise BenchFailure(f"{self.system.name}: {error.message}{self._tails()}") from error
 
 
 @contextlib.asynccontextmanager
 async def cluster(
-    parent: Path | None, agents: int = 0, *, start: bool = True
+    parent: Path | None, agents: int = 0, *, start: bool = True, system: System | None = None
 ) -> AsyncIterator[Cluster]:
     """A cluster in a fresh directory; its processes and files are gone after the block.
 
@@ -233,13 +264,15 @@ async def cluster(
         parent: Where the directory is made (None: where temporary files go); its disk is measured.
         agents: How many agents to run beside the three servers.
         start: Starts all and waits until they answer.
+        system: What is started; None: raftreg.
     """
+    system = system or Raftreg()
     directory = Path(tempfile.mkdtemp(prefix="raftreg-bench-", dir=parent))
     try:
         layout = _free_layout(directory, agents)
-        write_files(layout)
+        system.write_files(layout)
         async with aiohttp.ClientSession() as session:
-            made = Cluster(layout, session)
+            made = Cluster(system, layout, session)
             try:
                 if start:
                     await made.start([*made.servers, *made.agents])

@@ -1,15 +1,19 @@
-"""What scenarios share: how long to measure, where, and telling how far it is."""
+"""What scenarios share: how long to measure, what, where, and telling how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from bench.cluster import Cluster
-from bench.load import Job, Tally
-from bench.report import Row
+from bench.cluster import Cluster, cluster
+from bench.failure import BenchFailure
+from bench.generator.jobs import DnsJob, Job, Tally, percentile
+from bench.machine import Bystanders
+from bench.report import Goal, Published, Row, Times
+from bench.systems import Raftreg, System
 
 
 class Lab(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,11 +23,13 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
         directory: Where data directories are made (its disk is measured); None: the temporary one.
         quick: Shorter and fewer: to see that it works, not to publish.
         say: Shows what is being done.
+        beside: Other systems that are measured in turn with us.
     """
 
     directory: Path | None
     quick: bool
     say: Callable[[str], None]
+    beside: tuple[System, ...] = ()
 
     @property
     def repeats(self) -> int:
@@ -35,33 +41,140 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
         """Length of one measurement of a rate."""
         return 1.0 if self.quick else 3.0
 
-    async def rates(
-        self, cluster: Cluster, kind: str, address: str, connections: int
-    ) -> list[Tally]:
-        """Runs a load some times."""
-        tallies = []
-        for turn in range(self.repeats):
-            self.say(f"{kind}, {connections} connections, {turn + 1} of {self.repeats}")
-            job = Job(
-                kind=kind,
-                address=address,
-                connections=connections,
-                seconds=self.seconds,
-                salt=f"run-{turn}",
-            )
-            tallies.append(await cluster.load(job))
-        return tallies
-
 
 Scenario = Callable[[Lab], Awaitable[list[Row]]]
 
 
-def latencies(tallies: list[Tally]) -> str:
-    """Latency of the run with the median rate."""
-    middle = sorted(tallies, key=lambda tally: tally.per_s)[len(tallies) // 2]
-    return f"p50 {middle.p50_ms:.1f} ms, p99 {middle.p99_ms:.1f} ms"
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A row to be, and what is known of it before: see `Row`."""
+
+    name: str
+    unit: str = "/s"
+    more_is_better: bool = True
+    consul: Published | None = None
+    etcd: Published | None = None
+    goal: Goal | Times | None = None
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What one turn gave for a line: one value or several."""
+
+    values: list[float]
+    note: str = ""
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is done again and again, on each system in turn.
+
+    Attributes:
+        lines: The rows that come of it.
+        turn: Does it once; takes the cluster and the number of the turn, gives figures by line.
+        repeats: How often; None: as the lab says.
+    """
+
+    lines: tuple[Line, ...]
+    turn: Callable[[Cluster, int], Awaitable[Sequence[Figures]]]
+    repeats: int | None = None
+
+
+async def side_by_side(
+    lab: Lab,
+    measurements: Sequence[Measurement],
+    *,
+    agents: int = 0,
+    prepare: Callable[[Cluster], Awaitable[None]] | None = None,
+) -> list[Row]:
+    """Measures raftreg, and whatever is beside it, turn by turn in the same minutes.
+
+    All clusters run all the time: those whose turn it is not are idle.
+
+    Args:
+        lab: Settings.
+        measurements: What is done, in this order.
+        agents: Agents of each cluster.
+        prepare: Fills a cluster before.
+
+    Raises:
+        BenchFailure: It failed on raftreg. A failure of another system goes into the notes.
+    """
+    rows: list[Row] = []
+    async with contextlib.AsyncExitStack() as stack:
+        clusters = []
+        for system in (Raftreg(), *lab.beside):
+            lab.say(f"starting {system.name}")
+            made = await stack.enter_async_context(cluster(lab.directory, agents, system=system))
+            if prepare is not None:
+                await prepare(made)
+            clusters.append(made)
+        for measurement in measurements:
+            rows += await _measure(lab, clusters, measurement)
+    return rows
+
+
+async def _measure(lab: Lab, clusters: list[Cluster], measurement: Measurement) -> list[Row]:
+    turns = measurement.repeats or lab.repeats
+    watch = Bystanders(lambda: sum(one.all_cpu_s() for one in clusters))
+    given: dict[str, list[Sequence[Figures]]] = {one.system.name: [] for one in clusters}
+    troubles: dict[str, str] = {}
+    for turn in range(turns):
+        for one in clusters:
+            name = one.system.name
+            lab.say(f"{measurement.lines[0].name}: {name}, {turn + 1} of {turns}")
+            try:
+                given[name].append(await measurement.turn(one, turn))
+            except BenchFailure as error:
+                if one is clusters[0]:
+                    raise
+                troubles[name] = error.message.partition("\n")[0]
+                lab.say(f"{name} failed: {error.message}")
+    others = watch.share()
+    ours, *beside = ([_joined(t, i) for i in range(len(measurement.lines))] for t in given.values())
+    rows = []
+    for position, line in enumerate(measurement.lines):
+        theirs = beside[0][position] if beside else Figures([])
+        rows.append(
+            Row(
+                name=line.name,
+                unit=line.unit,
+                samples=ours[position].values,
+                more_is_better=line.more_is_better,
+                consul_samples=theirs.values,
+                consul=line.consul,
+                etcd=line.etcd,
+                goal=line.goal,
+                note=ours[position].note,
+                consul_note=theirs.note or "; ".join(troubles.values()),
+                load_average=watch.load_average,
+                others=others,
+            )
+        )
+    return rows
+
+
+def _joined(turns: list[Sequence[Figures]], position: int) -> Figures:
+    """The figures of all turns for a line, with the note of the median turn."""
+    figures = [turn[position] for turn in turns]
+    if not figures:
+        return Figures([])
+    ordered = sorted(figures, key=lambda one: sum(one.values))
+    return Figures([v for one in figures for v in one.values], ordered[len(ordered) // 2].note)
+
+
+def rate(tally: Tally, cpu_s: float | None = None) -> Figures:
+    """Answers a second, with latency and what they cost."""
+    note = f"p50 {tally.p50_ms:.1f} ms, p99 {tally.p99_ms:.1f} ms"
+    if cpu_s is not None and tally.answers_total:
+        note += f", {cpu_s / tally.answers_total * 1e6:.0f} µs of processor each"
+    return Figures([tally.per_s], note)
+
+
+async def timed(servers: Cluster, name: str, job: Job | DnsJob) -> tuple[Tally, float]:
+    """Sends a load, and gives the processor seconds that process `name` used for it."""
+    before_s = servers.cpu_s(name)
+    tally = await servers.load(job)
+    return tally, servers.cpu_s(name) - before_s
 
 
 def milliseconds(sorted_s: list[float], share: float) -> float:
     """A percentile of sorted seconds."""
-    return sorted_s[min(len(sorted_s) - 1, int(len(sorted_s) * share))] * 1000
+    return percentile(sorted_s, share) * 1000

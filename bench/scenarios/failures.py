@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
-from bench.cluster import BenchFailure, Cluster, cluster
+from bench.cluster import Cluster, cluster
+from bench.failure import BenchFailure
+from bench.generator.jobs import Job
 from bench.lab import Lab
-from bench.load import Job
-from bench.report import Goal, Row
+from bench.report import Goal, Row, published
 from raftreg_cli.demo.plan import Host
 
 SERVICE = "bench-web"
@@ -46,8 +47,8 @@ async def leader_lost(lab: Lab) -> list[Row]:
             name="leader killed with -9 to the next accepted write",
             unit="s",
             samples=killed_s,
-            consul="15.4",
-            etcd="1.3 (worst of 5: 1.75)",
+            consul=published(15.4),
+            etcd=published(1.3, note="worst of 5: 1.75"),
             goal=Goal(0.8, worst=1.5),
             note=f"{rounds} rounds",
         ),
@@ -83,7 +84,7 @@ async def host_killed(lab: Lab) -> list[Row]:
             name="host killed to gone from passing",
             unit="s",
             samples=taken_s,
-            consul="5.6",
+            consul=published(5.6),
             goal=Goal(4.0, worst=4.0),
             note=f"{rounds} rounds",
         )

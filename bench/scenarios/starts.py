@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from bench.cluster import Cluster, cluster
+from bench.generator.jobs import Job
 from bench.lab import Lab
-from bench.load import Job
-from bench.report import Goal, Row
+from bench.report import Goal, Row, published
 
 KEYS = 100_000
 
@@ -41,23 +41,23 @@ async def run(lab: Lab) -> list[Row]:
             name="start of three to the first write, empty",
             unit="s",
             samples=empty_s,
-            consul="6.0",
-            etcd="1.2",
+            consul=published(6.0),
+            etcd=published(1.2),
             goal=goal,
         ),
         Row(
             name=f"the same with {keys:,} keys, after kill -9",
             unit="s",
             samples=full_s,
-            consul="10.0",
-            etcd="1.2",
+            consul=published(10.0),
+            etcd=published(1.2),
             goal=goal,
         ),
         Row(
             name=f"memory with {keys:,} keys of 200 B, just written",
             unit="MiB",
             samples=filled_mib,
-            etcd="115",
+            etcd=published(115),
             note=f"{empty_mib:.0f} MiB before; written in {fill.seconds:.1f} s",
         ),
         Row(
