@@ -86,7 +86,7 @@ def test_the_environment_file_names_real_variables(kind: str) -> None:
 
 def test_prometheus_scrapes_and_discovers() -> None:
     """The scrape file asks for the text format, and finds services through the agent's API."""
-    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((DEPLOY / "examples" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     raftreg, discovered = jobs
     assert raftreg["metrics_path"] == "/v1/agent/metrics"
     assert raftreg["params"] == {"format": ["prometheus"]}
