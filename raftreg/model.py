@@ -241,3 +241,27 @@ class PreparedQuery(msgspec.Struct, frozen=True, kw_only=True):
     dns_ttl: str = ""
     create_index: int = 0
     modify_index: int = 0
+
+
+class Coordinate(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host is in the space of network distances; all in seconds, but for `error`.
+
+    Attributes:
+        vec: The point of the Euclidean part.
+        error: Confidence: 0 is certain, 1.5 knows nothing.
+        adjustment: Offset that was learned from the latest measurements.
+        height: Length of the host's own link to that space.
+    """
+
+    vec: tuple[float, ...]
+    error: float
+    adjustment: float
+    height: float
+
+
+class NodeCoordinate(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinate of a node in a network segment ("" is the one that all are in)."""
+
+    node: str
+    coordinate: Coordinate
+    segment: str = ""

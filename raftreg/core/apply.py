@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from raftreg.core import events, kv, queries, registration, restore, sessions, txn
+from raftreg.core import coordinates, events, kv, queries, registration, restore, sessions, txn
 from raftreg.core.changes import ALL, Changes, Topic
 from raftreg.core.commands import (
     Command,
     ConfigDelete,
     ConfigSet,
+    CoordinateUpdate,
     Deregister,
     EventFire,
     KVExpire,
@@ -76,10 +77,14 @@ def apply(state: State, command: Command, time_ms: int) -> Applied:
 
 
 def _let_go(state: State, changes: Changes) -> None:
-    """Deletes what can't be without the sessions that this command ended.
+    """Deletes what can't be without the nodes and sessions that went with this command.
 
-    It comes last, when nothing is undone any more; whoever ended them, their topics tell.
+    It comes last, when nothing is undone any more; what was changed tells which went.
     """
+    if state.coordinates.rows:
+        for delta in changes.deltas:
+            if delta.kind == "node" and delta.node not in state.catalog.nodes:
+                coordinates.forget(state, delta.node, changes)
     if state.queries.rows:
         for kind, name in list(changes.topics):
             if kind == "session" and name not in state.sessions:
@@ -145,6 +150,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     ReapTombstones: _reap,
     RestoreChunk: restore.stage,
     EventFire: _event_fire,
+    CoordinateUpdate: coordinates.update,
     QuerySet: queries.write,
     QueryDelete: queries.delete,
     KVExpire: kv.expire,

@@ -20,6 +20,8 @@ A topic is a pair (kind, name):
 ("events", "")        a user event was fired
 ("query", id)         a prepared query was written or deleted
 ("queries", "")       likewise any prepared query
+("coordinate", node)  the network coordinate of a node changed or went
+("coordinates", "")   likewise of any node
 ("all", "")           everything: the state was restored
 ====================  ===========================================================================
 

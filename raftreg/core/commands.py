@@ -16,6 +16,7 @@ from raftreg.model import (
     Check,
     ConfigEntry,
     Node,
+    NodeCoordinate,
     PreparedQuery,
     ServiceInstance,
     Session,
@@ -219,6 +220,14 @@ class QueryDelete(
     id: str
 
 
+class CoordinateUpdate(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="coordinate-update"
+):
+    """Writes the coordinates of nodes that are registered, and passes over all others."""
+
+    rows: tuple[NodeCoordinate, ...]
+
+
 class ReapTombstones(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reap"):
     """Forgets the tombstones of deleted rows up to and including this index."""
 
@@ -275,6 +284,7 @@ Command = (
     | ConfigDelete
     | QuerySet
     | QueryDelete
+    | CoordinateUpdate
     | ReapTombstones
     | RestoreChunk
     | EventFire

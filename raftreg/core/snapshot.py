@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from raftreg.core.distances import CoordinateRow
 from raftreg.core.events import Event, EventRing
 from raftreg.core.staging import Staging
 from raftreg.core.state import State
@@ -62,6 +63,7 @@ class Table(enum.IntEnum):
     STAGED = 11
     TRAILER = 12
     QUERIES = 13
+    COORDINATES = 14
     EVENTS = 15
     KV_DEADLINES = 20
 
@@ -82,6 +84,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     staging: tuple[str, int] | None
     queries_changed: int = 0
     queries_deleted: int = 0
+    coordinates_changed: int = 0
+    coordinates_dropped: int = 0
 
 
 class TableSummary(msgspec.Struct, frozen=True):
@@ -109,6 +113,7 @@ _decoders: dict[Table, msgspec.msgpack.Decoder[_Rows]] = {
     Table.STAGED: msgspec.msgpack.Decoder(list[bytes]),
     Table.TRAILER: msgspec.msgpack.Decoder(list[dict[str, int]]),
     Table.QUERIES: msgspec.msgpack.Decoder(list[PreparedQuery]),
+    Table.COORDINATES: msgspec.msgpack.Decoder(list[CoordinateRow]),
     Table.EVENTS: msgspec.msgpack.Decoder(list[Event]),
     Table.KV_DEADLINES: msgspec.msgpack.Decoder(list[tuple[str, int, int]]),
 }
@@ -134,6 +139,8 @@ def snapshot(state: State) -> Iterator[bytes]:
         staging=None if staging is None else (staging.restore_id, staging.time_ms),
         queries_changed=state.queries.changed,
         queries_deleted=state.queries.deleted,
+        coordinates_changed=state.coordinates.changed,
+        coordinates_dropped=state.coordinates.dropped,
     )
     delays = state.lock_delays.items()
     tables: list[tuple[Table, list[Any]]] = [
@@ -147,6 +154,7 @@ def snapshot(state: State) -> Iterator[bytes]:
         (Table.SESSIONS, list(state.sessions.values())),
         (Table.CONFIG, list(state.config.values())),
         (Table.QUERIES, list(state.queries.rows.values())),
+        (Table.COORDINATES, state.coordinates.all_rows()),
         # When a delay that has passed is swept is no part of the state, nor is their order.
         (Table.LOCK_DELAYS, sorted(d for d in delays if d[1] > state.time_ms)),
         (Table.LAST_CHANGES, changed),
@@ -315,7 +323,9 @@ def _check_header(tables: dict[Table, _Rows], counts: dict[Table, int] | None = 
     if counts is None:
         counts = {table: len(rows) for table, rows in tables.items()}
     trailer = tables[Table.TRAILER][0]
-    wrong = [t.name for t in Table if t is not Table.TRAILER and trailer.get(t.name, 0) != counts[t]]
+    wrong = [
+        t.name for t in Table if t is not Table.TRAILER and trailer.get(t.name, 0) != counts[t]
+    ]
     if wrong:
         raise SnapshotError(f"rows are missing from {', '.join(wrong)}")
     found: Header = tables[Table.HEADER][0]
@@ -345,6 +355,7 @@ def _build(header: Header, tables: dict[Table, _Rows]) -> State:
     state.config = {(entry.kind, entry.name): entry for entry in tables[Table.CONFIG]}
     state.config_deleted = header.config_deleted
     _build_queries(state, header, tables)
+    _build_coordinates(state, header, tables)
     state.events = EventRing(tables[Table.EVENTS])
     if header.staging is not None:
         state.staging = Staging(*header.staging, tables[Table.STAGED])
@@ -357,6 +368,13 @@ def _build_queries(state: State, header: Header, tables: dict[Table, _Rows]) -> 
     for row in rows:
         known = not row.session or row.session in state.sessions
         _require(known, f"prepared query {row.id} is of session {row.session}, which is missing")
+
+
+def _build_coordinates(state: State, header: Header, tables: dict[Table, _Rows]) -> None:
+    table, rows = state.coordinates, tables[Table.COORDINATES]
+    table.load(rows, changed=header.coordinates_changed, dropped=header.coordinates_dropped)
+    for name in table.rows:
+        _require(name in state.catalog.nodes, f"a coordinate is of node {name!r}, which is missing")
 
 
 def _build_kv(state: State, header: Header, tables: dict[Table, _Rows]) -> None:

@@ -6,6 +6,7 @@ Only `apply` writes it, `query` reads it, `snapshot` turns it into bytes and bac
 from __future__ import annotations
 
 from raftreg.core.catalog import Catalog
+from raftreg.core.distances import Coordinates
 from raftreg.core.events import EventRing
 from raftreg.core.kvstore import KVStore
 from raftreg.core.querystore import Queries
@@ -33,6 +34,7 @@ class State:
         events: The newest user events. A restore leaves them: what was announced here stays so,
             and what a snapshot remembers must not be announced again.
         queries: Prepared queries.
+        coordinates: Where nodes are in the space of network distances.
         staging: Parts of a snapshot that is being restored through the log.
     """
 
@@ -40,6 +42,7 @@ class State:
         "catalog",
         "config",
         "config_deleted",
+        "coordinates",
         "events",
         "index",
         "kv",
@@ -67,6 +70,7 @@ class State:
         self.config_deleted = 0
         self.events = EventRing()
         self.queries = Queries()
+        self.coordinates = Coordinates()
         self.staging: Staging | None = None
 
     @property
@@ -93,4 +97,5 @@ class State:
         self.config = other.config
         self.config_deleted = other.config_deleted
         self.queries = other.queries
+        self.coordinates = other.coordinates
         self.catalog.index = self.catalog.index_floor = self.index

@@ -21,7 +21,6 @@ import msgspec
 
 from raftreg.errors import InvalidRequest
 from raftreg.http.filter_fields import Bool, Field, Integer, Struct, Text
-from raftreg.http.patterns import PatternError, compile_pattern
 from raftreg.http.patterns import compile_pattern
 
 Row = Mapping[str, Any]
@@ -332,7 +331,5 @@ def _coerce(raw: str, field: Field, shown: str) -> str | int | bool:
 def _pattern(raw: str) -> Any:
     try:
         return compile_pattern(raw)
-    except PatternError as error:
-        raise InvalidRequest(
-            f'{_PREFIX}Failed to compile regular expression "{raw[:200]}": {error}'
-        ) from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{_PREFIX}{error.message}") from error

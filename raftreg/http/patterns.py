@@ -5,22 +5,23 @@ See https://github.com/google/re2/wiki/Syntax and docs/adr/0010-filters-by-re2.m
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import re2
 
+from raftreg.errors import InvalidRequest
+
 PATTERN_MEMORY_BYTES_MAX: Final = 1 << 20
+_SHOWN_CHARS_MAX: Final = 200
 
 
-class PatternError(ValueError):
-    """The text is no regular expression, or one that would need too much memory."""
-
-
+@lru_cache(maxsize=256)
 def compile_pattern(text: str) -> Any:
-    """Compiles an expression.
+    """Compiles an expression; the last ones are kept.
 
     Raises:
-        PatternError: It can't be; the text says why.
+        InvalidRequest: It can't be compiled, or would need too much memory.
     """
     options = re2.Options()
     options.max_mem = PATTERN_MEMORY_BYTES_MAX
@@ -29,4 +30,5 @@ def compile_pattern(text: str) -> Any:
         return re2.compile(text, options)
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise PatternError(reason) from error
+        shown = text[:_SHOWN_CHARS_MAX]
+        raise InvalidRequest(f'Failed to compile regular expression "{shown}": {reason}') from error

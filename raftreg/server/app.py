@@ -27,6 +27,7 @@ from raftreg.server.api.internal import Internal
 from raftreg.server.api.kv import KV
 from raftreg.server.api.kv import PREFIX as KV_PREFIX
 from raftreg.server.api.kv import ROUTE as KV_ROUTE
+from raftreg.server.api.query import PreparedQueries
 from raftreg.server.api.session import Sessions
 from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
@@ -35,6 +36,7 @@ from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
 from raftreg.server.metrics import MetricsPage, ServerCollector
+from raftreg.server.queries import QueryRunner
 from raftreg.server.reads import Reads
 from raftreg.server.renewals import RenewalQueue
 from raftreg.server.upkeep import Upkeep
@@ -63,6 +65,7 @@ class RegistryServer:
     Attributes:
         hub: Wakes blocking queries of this process.
         metrics: Takes the collectors of other parts of the process.
+        queries: Executes prepared queries.
         port: The HTTP port, once started (settings may ask for any free one).
     """
 
@@ -101,6 +104,9 @@ class RegistryServer:
         def make_id() -> str:
             return new_id(rng)
 
+        self.queries = QueryRunner(
+            machine, rng, datacenter=settings.datacenter, node=settings.node
+        )
         self._replica = replica
         self._clock = clock
         self.expiry = KeyExpiry(replica, machine, clock)
@@ -201,6 +207,7 @@ class RegistryServer:
             KV(context),
             Catalog(context),
             Sessions(context),
+            PreparedQueries(context, self.queries),
             Transactions(context),
             Operator(context),
             Snapshots(context),
