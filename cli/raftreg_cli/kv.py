@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import click
 
 from raftreg.client.options import Read
+from raftreg.client.records import duration_text
 from raftreg.errors import Conflict, NotFound, TooLarge
 from raftreg.model import KV_VALUE_BYTES_MAX, KVEntry
 from raftreg_cli import kv_bulk
@@ -19,6 +20,14 @@ from raftreg_cli.output import Output, columns, printable, progress
 _FLAGS_MAX = 2**64 - 1
 flags_option = click.option(
     "--flags", type=click.IntRange(0, _FLAGS_MAX), default=0, help="Number kept with the value."
+)
+
+
+ttl_option = click.option(
+    "--ttl",
+    "ttl_s",
+    type=click.FloatRange(1.0),
+    help="Seconds after which the key ends, unless it is renewed or written again.",
 )
 
 
@@ -49,12 +58,24 @@ async def get(call: Call, key: str, detailed: bool, read: Read) -> None:
 @click.argument("key")
 @click.argument("value", default="")
 @flags_option
+@ttl_option
 @with_client
-async def put(call: Call, key: str, value: str, flags: int) -> None:
+async def put(call: Call, key: str, value: str, flags: int, ttl_s: float | None) -> None:
     """Set KEY to VALUE; @FILE takes the content of a file, - that of stdin."""
     data = read_value(value)
-    await call.client.kv.put(key, data, flags=flags)
+    await call.client.kv.put(key, data, flags=flags, ttl_s=ttl_s)
     call.show({"key": key, "written": True}, f"Wrote {len(data)} bytes to {printable(key)}.")
+
+
+@kv.command("renew")
+@click.argument("key")
+@ttl_option
+@with_client
+async def renew(call: Call, key: str, ttl_s: float | None) -> None:
+    """Begin the TTL of KEY anew; exit code 4 when there is no such key."""
+    if not await call.client.kv.renew(key, ttl_s=ttl_s):
+        raise NotFound(f"there is no key {key!r}")
+    call.show({"key": key, "renewed": True}, f"Renewed {printable(key)}.")
 
 
 @kv.command("cas")
@@ -62,14 +83,17 @@ async def put(call: Call, key: str, value: str, flags: int) -> None:
 @click.argument("index", type=click.IntRange(min=0))
 @click.argument("value", default="")
 @flags_option
+@ttl_option
 @with_client
-async def cas(call: Call, key: str, index: int, value: str, flags: int) -> None:
+async def cas(
+    call: Call, key: str, index: int, value: str, flags: int, ttl_s: float | None
+) -> None:
     """Set KEY only if its ModifyIndex is INDEX (0: only if it does not exist).
 
     Exit code 5 when it was not; then nothing changed.
     """
     data = read_value(value)
-    if not await call.client.kv.cas(key, data, index, flags=flags):
+    if not await call.client.kv.cas(key, data, index, flags=flags, ttl_s=ttl_s):
         raise Conflict(f"{key!r} is not at index {index} any more; nothing was changed")
     call.show({"key": key, "written": True}, f"Wrote {len(data)} bytes to {printable(key)}.")
 
@@ -161,8 +185,8 @@ async def import_(call: Call, source: str, prefix: str) -> None:
 
 
 def entry_shape(entry: KVEntry) -> dict[str, Any]:
-    """An entry as JSON shows it: Consul's names, the value in base64."""
-    return {
+    """An entry as JSON shows it: Consul's names, the value in base64; `TTL` if it has one."""
+    shape = {
         "Key": entry.key,
         "Value": entry.value,  # msgspec writes bytes as base64
         "Flags": entry.flags,
@@ -171,6 +195,7 @@ def entry_shape(entry: KVEntry) -> dict[str, Any]:
         "CreateIndex": entry.create_index,
         "ModifyIndex": entry.modify_index,
     }
+    return shape | {"TTL": duration_text(entry.ttl_ms / 1000)} if entry.ttl_ms else shape
 
 
 def read_value(text: str) -> bytes:
@@ -207,6 +232,7 @@ def _fields(entry: KVEntry) -> list[tuple[str, object]]:
         ("LockIndex", entry.lock_index),
         ("CreateIndex", entry.create_index),
         ("ModifyIndex", entry.modify_index),
+        ("TTL", duration_text(entry.ttl_ms / 1000) if entry.ttl_ms else "-"),
     ]
 
 

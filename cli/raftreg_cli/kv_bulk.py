@@ -24,11 +24,12 @@ _PARALLEL_GETS = 32
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An entry of an export file."""
+    """An entry of an export file; `ttl_ms` (ours) is there only for a key that has a TTL."""
 
     key: str
     flags: int = 0
     value: bytes = b""
+    ttl_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
 async def export(client: RegistryClient, prefix: str, target: Path | None) -> int:
@@ -56,7 +57,8 @@ async def _export_to(file: TextIO, client: RegistryClient, keys: Sequence[str]) 
     with progress("exporting keys", len(keys)) as advance:
         for start in range(0, len(keys), _PARALLEL_GETS):
             for entry in await _get_all(client, keys[start : start + _PARALLEL_GETS]):
-                shape = Entry(entry.key, entry.flags, entry.value)
+                ttl_ms = entry.ttl_ms or msgspec.UNSET
+                shape = Entry(entry.key, entry.flags, entry.value, ttl_ms)
                 file.write(",\n" if count else "\n")
                 file.write(msgspec.json.encode(shape).decode())
                 count += 1
@@ -118,7 +120,10 @@ async def import_entries(
     done = 0
     for group in _groups(entries):
         outcome = await client.txn.run(
-            [kv_op("set", entry.key, entry.value, flags=entry.flags) for entry in group]
+            [
+                kv_op("set", entry.key, entry.value, flags=entry.flags, ttl_s=_ttl_s(entry))
+                for entry in group
+            ]
         )
         if not outcome.ok:
             index, what = outcome.errors[0]
@@ -127,6 +132,11 @@ async def import_entries(
             )
         done += len(group)
         advance(len(group))
+
+
+def _ttl_s(entry: Entry) -> float | None:
+    """An imported key begins a full term."""
+    return entry.ttl_ms / 1000 if entry.ttl_ms else None
 
 
 def _groups(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -40,8 +40,9 @@ def kv_op(
     index: int | None = None,
     session: str = "",
     flags: int = 0,
+    ttl_s: float | None = None,
 ) -> dict[str, Any]:
-    """Makes a KV operation of a transaction, as Consul writes it."""
+    """Makes a KV operation of a transaction, as Consul writes it; `ttl_s` and `renew` are ours."""
     fields: dict[str, Any] = {"Verb": verb, "Key": key}
     if value is not None:
         fields["Value"] = base64.b64encode(value).decode()
@@ -51,6 +52,8 @@ def kv_op(
         fields["Session"] = session
     if flags:
         fields["Flags"] = flags
+    if ttl_s is not None:
+        fields["TTL"] = records.duration_text(ttl_s)
     return {"KV": fields}
 
 

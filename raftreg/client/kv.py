@@ -63,25 +63,59 @@ class KVAPI:
         )
         return [] if response.status == 404 else _texts(response)
 
-    async def put(self, key: str, value: bytes, *, flags: int = 0) -> bool:
-        """Sets a value whatever it was."""
-        return await self._write("PUT", key, value, flags=flags or None)
+    async def put(
+        self, key: str, value: bytes, *, flags: int = 0, ttl_s: float | None = None
+    ) -> bool:
+        """Sets a value whatever it was.
 
-    async def cas(self, key: str, value: bytes, index: int, *, flags: int = 0) -> bool:
+        Args:
+            key: The key.
+            value: At most 512 KiB.
+            flags: Opaque number kept with it.
+            ttl_s: Seconds (1 to a year) after which the key ends unless it is renewed; None lets
+                it live for ever, whatever it had before. The same holds for `cas` and `acquire`.
+        """
+        return await self._write("PUT", key, value, flags=flags or None, ttl=_ttl(ttl_s))
+
+    async def cas(
+        self, key: str, value: bytes, index: int, *, flags: int = 0, ttl_s: float | None = None
+    ) -> bool:
         """Sets a value if its ModifyIndex still is `index` (0: if there is no such key).
 
         Returns:
             False when it was not, and nothing changed.
         """
-        return await self._write("PUT", key, value, cas=index, flags=flags or None)
+        return await self._write("PUT", key, value, cas=index, flags=flags or None, ttl=_ttl(ttl_s))
 
-    async def acquire(self, key: str, value: bytes, session: str, *, flags: int = 0) -> bool:
+    async def acquire(
+        self, key: str, value: bytes, session: str, *, flags: int = 0, ttl_s: float | None = None
+    ) -> bool:
         """Locks a key for a session and sets its value; False when another one holds it.
 
         Raises:
             Rejected: There is no such session.
         """
-        return await self._write("PUT", key, value, acquire=session, flags=flags or None)
+        return await self._write(
+            "PUT", key, value, acquire=session, flags=flags or None, ttl=_ttl(ttl_s)
+        )
+
+    async def renew(
+        self, key: str, *, ttl_s: float | None = None, index: int | None = None
+    ) -> bool:
+        """Begins the TTL of a key anew and keeps all else of it; its watchers are not woken.
+
+        Args:
+            key: The key.
+            ttl_s: Another TTL, in seconds; None: the one that it has.
+            index: Only if its ModifyIndex still is this.
+
+        Returns:
+            False when there is no such key, or not at that index.
+
+        Raises:
+            InvalidRequest: The key has no TTL, and none was given.
+        """
+        return await self._write("PUT", key, None, renew="", cas=index, ttl=_ttl(ttl_s))
 
     async def release(self, key: str, value: bytes, session: str, *, flags: int = 0) -> bool:
         """Unlocks a key and sets its value; False when that session does not hold it."""
@@ -121,6 +155,10 @@ class KVAPI:
             accept=_FOUND_OR_NOT,
             patience_s=patience_s,
         )
+
+
+def _ttl(ttl_s: float | None) -> str | None:
+    return None if ttl_s is None else records.duration_text(ttl_s)
 
 
 def _first(response: Response) -> KVEntry | None:

@@ -80,6 +80,7 @@ class _Kv(_Wire, frozen=True, kw_only=True):
     lock_index: int = 0
     create_index: int = 0
     modify_index: int = 0
+    ttl: str = msgspec.field(name="TTL", default="")
 
     def row(self) -> KVEntry:
         try:
@@ -94,6 +95,7 @@ class _Kv(_Wire, frozen=True, kw_only=True):
             lock_index=self.lock_index,
             create_index=self.create_index,
             modify_index=self.modify_index,
+            ttl_ms=round(seconds(self.ttl) * 1000) if self.ttl else 0,
         )
 
 

@@ -93,3 +93,15 @@ def test_a_value_over_the_limit_is_refused_before_anything_is_sent(tmp_path: Pat
     file.write_text(json.dumps([{"key": "big", "value": value}]))
     with pytest.raises(TooLarge, match="'big'"):
         kv_bulk.read_entries(str(file), "")
+
+
+async def test_a_ttl_goes_with_its_key(tmp_path: Path) -> None:
+    """What an export says of a TTL is set again by the import; other keys have none."""
+    file = tmp_path / "keys.json"
+    rows = [{"key": "a", "value": "eA==", "ttl_ms": 30_000}, {"key": "b", "value": "eA=="}]
+    file.write_text(json.dumps(rows))
+    txn = _FakeTxn()
+    await kv_bulk.import_entries(_client(txn), kv_bulk.read_entries(str(file), ""), print)
+    ((first, second),) = txn.groups
+    assert first["TTL"] == "30s"
+    assert "TTL" not in second
