@@ -14,12 +14,14 @@ from raftreg.clock import Clock
 from raftreg.config import AgentSettings
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError, NotProposed
+from raftreg.http.figures import MetricsPage
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.problems import path_not_found
 from raftreg_agent.discovery import ViewSource, agent_discovery_routes
 from raftreg_agent.local import LocalAgent
-from raftreg_agent.metrics import AgentCollector, metrics_reply
+from raftreg_agent.joining import check_server
+from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
 from raftreg_agent.routes import agent_routes
 from raftreg_agent.view import CatalogView
@@ -59,6 +61,7 @@ class AgentApp:
         self._watching = RegistryClient(
             settings.join, connections_max=WATCHES_MAX, clock=clock, rng=rng
         )
+        self._clients = (self._own, self._renewing, self._asking, self._watching)
         self.view = CatalogView(self._own, clock, rng)
         self.local = LocalAgent(
             settings,
@@ -144,7 +147,7 @@ class AgentApp:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for client in (self._own, self._renewing, self._asking, self._watching):
+        for client in self._clients:
             await client.close()
 
     async def _serve_dns(self) -> None:
@@ -166,16 +169,20 @@ class AgentApp:
             middlewares=[answer_errors(self._meter, clock.monotonic)],
             client_max_size=self.settings.http.body_bytes_max,
         )
-        app.add_routes(agent_routes(self.local, lambda: self.view.catalog))
-        app.router.add_get("/v1/agent/metrics", self._show_metrics)
-        app.router.add_route("*", "/v1/agent/{tail:.*}", _unknown)
-        app.router.add_route("*", "/v1/internal/{tail:.*}", _unknown)
+        app.add_routes(agent_routes(self.local, lambda: self.view.catalog, join=self._join))
+        app.add_routes(MetricsPage(self.metrics, clock).routes())
+        app.router.add_route("*", "/v1/internal/ui/{tail:(?s:.*)}", self.proxy.handle)
+        app.router.add_route("*", "/v1/agent/{tail:(?s:.*)}", _unknown)
+        app.router.add_route("*", "/v1/internal/{tail:(?s:.*)}", _unknown)
         app.add_routes(agent_discovery_routes(self.view, source, self.proxy.handle))
-        app.router.add_route("*", "/v1/{tail:.*}", self.proxy.handle)
+        app.router.add_route("*", "/v1/{tail:(?s:.*)}", self.proxy.handle)
         return app
 
-    async def _show_metrics(self, request: web.Request) -> web.Response:
-        return metrics_reply(self.metrics, request)
+    async def _join(self, address: str) -> None:
+        """Learns of one more server, after it has shown that it is one of this datacenter."""
+        await check_server(address, self.settings.datacenter)
+        for client in self._clients:
+            client.add(address)
 
 
 async def _unknown(request: web.Request) -> web.StreamResponse:

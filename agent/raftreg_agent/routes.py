@@ -17,13 +17,14 @@ from raftreg.http.discovery import options_of, query_of
 from raftreg.http.fields import Fields
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CHECK, SERVICE
-from raftreg.http.operation import DATACENTER, Duration, Flag, Param, operation
+from raftreg.http.operation import DATACENTER, PLAIN, Duration, Flag, Param, operation
 from raftreg.http.params import parse_bool
 from raftreg.http.problems import method_not_allowed, text_response
 from raftreg.http.shapes import AgentHealthJson, AgentServiceHashJson, AgentServiceJson, CheckJson
 from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
 from raftreg.version import build
+from raftreg_agent.administration import Administration
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.members import member_json, members
 from raftreg_agent.state import Source
@@ -38,6 +39,8 @@ _WORST = ("maintenance", "critical", "warning", "passing")
 
 _FILTER = (DATACENTER, Param("filter", "an expression that chooses among the rows"))
 _FORMAT = (Param("format", "`text`: the status alone, as plain text", Literal["text", ""]),)
+_INSTANCE_HEALTH = (AgentHealthJson, PLAIN)
+_SERVICE_HEALTH = (list[AgentHealthJson], PLAIN)
 _MAINTENANCE = (
     Param("enable", "`true` takes it out, `false` back", Literal["true", "false"], required=True),
     Param("reason", "why: becomes the output of its check"),
@@ -50,6 +53,7 @@ def agent_routes(
     *,
     stats: Callable[[], dict[str, dict[str, str]]] | None = None,
     watches_max: int = 10_000,
+    join: Callable[[str], Awaitable[None]] | None = None,
 ) -> list[web.RouteDef]:
     """The routes of an agent, to be mounted in its own app or in a server's.
 
@@ -58,6 +62,7 @@ def agent_routes(
         catalog: What it knows of the other hosts.
         stats: Further groups of `Stats` in /v1/agent/self.
         watches_max: Requests that wait for a change of a local service at once.
+        join: Takes the address of one more server; None on a server.
     """
     agent = AgentRoutes(local, catalog, stats or dict, WatchHub(watches_max))
     table: list[tuple[str, str, Handler]] = [
@@ -66,19 +71,18 @@ def agent_routes(
         ("GET", "services", agent.services),
         ("GET", "checks", agent.checks),
         ("PUT", "service/register", agent.register_service),
-        ("PUT", "service/deregister/{id:.*}", agent.deregister_service),
-        ("PUT", "service/maintenance/{id:.*}", agent.service_maintenance),
-        ("GET", "service/{id:.*}", agent.service),
+        ("PUT", "service/deregister/{id:(?s:.*)}", agent.deregister_service),
+        ("PUT", "service/maintenance/{id:(?s:.*)}", agent.service_maintenance),
+        ("GET", "service/{id:(?s:.*)}", agent.service),
         ("PUT", "check/register", agent.register_check),
-        ("PUT", "check/deregister/{id:.*}", agent.deregister_check),
-        ("PUT", "check/{verb:pass|warn|fail}/{id:.*}", agent.assert_check),
-        ("PUT", "check/update/{id:.*}", agent.update_check),
+        ("PUT", "check/deregister/{id:(?s:.*)}", agent.deregister_check),
+        ("PUT", "check/{verb:pass|warn|fail}/{id:(?s:.*)}", agent.assert_check),
+        ("PUT", "check/update/{id:(?s:.*)}", agent.update_check),
         ("PUT", "maintenance", agent.maintenance),
-        ("GET", "health/service/id/{id:.*}", agent.health_by_id),
-        ("GET", "health/service/name/{name:.*}", agent.health_by_name),
-        ("PUT", "reload", agent.reload),
-        ("PUT", "leave", agent.leave),
+        ("GET", "health/service/id/{id:(?s:.*)}", agent.health_by_id),
+        ("GET", "health/service/name/{name:(?s:.*)}", agent.health_by_name),
     ]
+    table += Administration(local, catalog, join).table()
     return [route for method, path, handler in table for route in _endpoint(method, path, handler)]
 
 
@@ -167,20 +171,6 @@ class AgentRoutes:
                 if row["Tags"]["role"] == "consul"
             ]
         return _answer(request, listed)
-
-    @operation("Reads the definition files again", tag="agent")
-    async def reload(self, request: web.Request) -> web.Response:
-        """Reads the definition files again."""
-        del request
-        await self._local.reload()
-        return web.Response()
-
-    @operation("Deregisters this host and ends its agent", tag="agent")
-    async def leave(self, request: web.Request) -> web.Response:
-        """Deregisters this host; the process ends afterwards."""
-        del request
-        await self._local.leave()
-        return web.Response()
 
     # -- services ----------------------------------------------------------------------------
 
@@ -335,8 +325,8 @@ class AgentRoutes:
         "Judges an instance; the HTTP status says how it is",
         tag="agent",
         query=_FORMAT,
-        answer=AgentHealthJson,
-        also=dict.fromkeys((404, 429, 503), AgentHealthJson),
+        answer=_INSTANCE_HEALTH,
+        also=dict.fromkeys((404, 429, 503), _INSTANCE_HEALTH),
     )
     async def health_by_id(self, request: web.Request) -> web.Response:
         """Judges one instance; the HTTP status says how it is."""
@@ -354,8 +344,8 @@ class AgentRoutes:
         "Judges all instances of a name here; the worst decides the HTTP status",
         tag="agent",
         query=_FORMAT,
-        answer=list[AgentHealthJson],
-        also=dict.fromkeys((404, 429, 503), list[AgentHealthJson]),
+        answer=_SERVICE_HEALTH,
+        also=dict.fromkeys((404, 429, 503), _SERVICE_HEALTH),
     )
     async def health_by_name(self, request: web.Request) -> web.Response:
         """Judges all instances of a name here; the worst decides the HTTP status."""

@@ -150,7 +150,8 @@ def _schemas(described: Iterable[Operation]) -> tuple[_Schemas, dict[str, Any]]:
     """Schemas of all types that are named, by the id of the type, and the shared components."""
     types: dict[int, Any] = {}
     for each in described:
-        kinds = [each.body, each.answer, *each.also.values()]
+        kinds = [*_forms(each.body), *_forms(each.answer)]
+        kinds += [form for said in each.also.values() for form in _forms(said)]
         kinds += [param.kind for param in each.query]
         types |= {id(kind): kind for kind in kinds if _has_schema(kind)}
     types |= {id(param.kind): param.kind for param in READ_PARAMETERS if _has_schema(param.kind)}
@@ -158,6 +159,10 @@ def _schemas(described: Iterable[Operation]) -> tuple[_Schemas, dict[str, Any]]:
         list(types.values()), ref_template=_SCHEMA_REF
     )
     return dict(zip(types, made, strict=True)), dict(sorted(components.items()))
+
+
+def _forms(kind: Any) -> tuple[Any, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
 
 
 def _has_schema(kind: Any) -> bool:
@@ -219,6 +224,8 @@ def _parameter(param: Param, schemas: _Schemas, *, where: str = "") -> dict[str,
 
 
 def _content(kind: Any, schemas: _Schemas) -> dict[str, Any]:
+    if isinstance(kind, tuple):
+        return {media: found for each in kind for media, found in _content(each, schemas).items()}
     if isinstance(kind, Raw):
         text = {"schema": {"type": "string"}} if kind.media.startswith("text/") else {}
         return {kind.media: text}

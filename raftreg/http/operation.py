@@ -125,9 +125,10 @@ def operation(  # noqa: PLR0913 - keywords that read as one description
             Path parameters need no entry unless their name does not say enough.
         body: Type of the JSON body, a `Raw`, or None when it takes none.
         body_required: Whether a request without a body is refused.
-        answer: Type of the JSON of a 200, a `Raw`, or None when it is empty.
+        answer: Type of the JSON of a 200, a `Raw`, or None when it is empty; a tuple of these when
+            the client chooses among forms.
         also: Other statuses that belong to normal use: `{404: "no such key"}`, with a plain text,
-            or `{409: TxnJson}`, with the type of their JSON. Refusals that any endpoint may give
+            or `{409: TxnJson}`, with what they answer. Refusals that any endpoint may give
             (400, 405, 500, 503) need no entry.
     """
     described = Operation(

@@ -34,7 +34,7 @@ PREFIX = "/v1/kv/"
 ROUTE = "/v1/kv/{key}"  #: as the router names it
 #: How long a key with a TTL has left, as a Go duration; not in the answers about several keys.
 EXPIRES_IN_HEADER = "X-Raftreg-Expires-In"
-_NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
+NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 _LEADER = (
     b"X-Consul-KnownLeader: true\r\nX-Consul-LastContact: 0\r\n"
     b"X-Consul-Effective-Consistency: leader\r\n"
@@ -55,7 +55,7 @@ class KV:
 
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
-        path = PREFIX + "{key:.*}"
+        path = PREFIX + "{key:(?s:.*)}"
         return [
             web.get(path, self.get),
             web.put(path, self.put),
@@ -121,7 +121,7 @@ class KV:
         if entry.ttl_ms:
             head += self._left(entry)
         if "raw" in params:
-            return Reply(entry.value, 200, TEXT, head + _NOSNIFF)
+            return Reply(entry.value, 200, TEXT, head + NOSNIFF)
         return json_reply(request, dumps([kv_json(entry)], pretty=options.pretty), head)
 
     def _left(self, entry: KVEntry) -> bytes:

@@ -47,10 +47,10 @@ class Sessions:
         """What to mount."""
         return [
             web.put("/v1/session/create", self.create),
-            web.put("/v1/session/destroy/{id:.*}", self.destroy),
-            web.put("/v1/session/renew/{id:.*}", self.renew),
-            web.get("/v1/session/info/{id:.*}", self.info),
-            web.get("/v1/session/node/{node:.*}", self.of_node),
+            web.put("/v1/session/destroy/{id:(?s:.*)}", self.destroy),
+            web.put("/v1/session/renew/{id:(?s:.*)}", self.renew),
+            web.get("/v1/session/info/{id:(?s:.*)}", self.info),
+            web.get("/v1/session/node/{node:(?s:.*)}", self.of_node),
             web.get("/v1/session/list", self.all),
         ]
 
