@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -49,20 +50,16 @@ class Program:
 
     def kill(self) -> None:
         """Sends SIGKILL to the program and all it made, and waits for its end."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     def stop(self) -> None:
         """Asks it to end; after a while makes it."""
         if self.running:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def text(self) -> str:

@@ -48,7 +48,7 @@ async def test_backends_follow_registration_and_health(
     http: aiohttp.ClientSession,
     tmp_path: Path,
 ) -> None:
-    """Slots fill with passing instances, each at its own port, and traffic goes to exactly these."""
+    """Slots fill with passing instances, each at its own port; exactly these get traffic."""
     socket = tmp_path / "admin.sock"
     config = install(
         "haproxy/haproxy.cfg",

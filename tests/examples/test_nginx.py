@@ -37,8 +37,9 @@ async def test_requests_go_where_the_registry_says(
         },
     )
     (tmp_path / "run").mkdir()
-    command = ["nginx", "-p", tmp_path, "-c", config, "-e", "stderr", "-g", "daemon off;"]
-    program = programs.start("nginx", command)
+    program = programs.start(
+        "nginx", ["nginx", "-p", tmp_path, "-c", config, "-e", "stderr", "-g", "daemon off;"]
+    )
 
     async def register(name: str, number: int) -> None:
         check = {"CheckID": f"{name}-ttl", "TTL": "10m", "Status": "passing"}

@@ -47,7 +47,7 @@ def _victoria_metrics(config: Path, data: Path, where: str) -> list[str]:
 
 
 def _scrapers() -> dict[str, Command]:
-    found = {"victoria-metrics": _victoria_metrics}
+    found: dict[str, Command] = {"victoria-metrics": _victoria_metrics}
     example = EXAMPLES / "prometheus" / "prometheus.yml"
     try:
         check = [find("promtool"), "check", "config", str(example)]
