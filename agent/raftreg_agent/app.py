@@ -19,8 +19,8 @@ from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.problems import path_not_found
 from raftreg_agent.discovery import ViewSource, agent_discovery_routes
+from raftreg_agent.joining import check_server, http_address
 from raftreg_agent.local import LocalAgent
-from raftreg_agent.joining import check_server
 from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
 from raftreg_agent.routes import agent_routes
@@ -182,7 +182,7 @@ class AgentApp:
         """Learns of one more server, after it has shown that it is one of this datacenter."""
         await check_server(address, self.settings.datacenter)
         for client in self._clients:
-            client.add(address)
+            client.add(http_address(address))
 
 
 async def _unknown(request: web.Request) -> web.StreamResponse:

@@ -131,6 +131,7 @@ class LocalAgent:
         self._memory = Memory(self._store, self.state)
         self._aliases = Aliases(self.state, catalog or Catalog, clock.monotonic, self._edge)
         self._changed: list[Callable[[], None]] = []
+        self._stopping: list[Callable[[], None]] = []
 
     @property
     def node(self) -> Node:
@@ -140,6 +141,14 @@ class LocalAgent:
     def now(self) -> float:
         """Monotonic seconds of the agent's clock."""
         return self._clock.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for people."""
+        return self._clock.wall()
+
+    def on_stop(self, told: Callable[[], None]) -> None:
+        """Adds a callback for the moment when the agent begins to stop."""
+        self._stopping.append(told)
 
     def on_change(self, told: Callable[[], None]) -> None:
         """Adds a callback for any change of services or of a check's status."""
@@ -186,6 +195,8 @@ class LocalAgent:
     async def stop(self) -> None:
         """Ends checks, sync and lease; the registration stays until the lease runs out."""
         self._stopped = True
+        for told in self._stopping:
+            told()
         for check_id in list(self.state.checks):
             self.scheduler.remove(check_id)
         for loop in self._loops:

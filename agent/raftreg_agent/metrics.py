@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from raftreg.errors import InvalidRequest
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.proxy import ServerProxy
 from raftreg_agent.view import CatalogView
@@ -73,19 +69,6 @@ def _view(view: CatalogView) -> Iterator[Metric]:
     yield _gauge("view_index", "Registry index of the view", view.catalog.index)
     yield _counter("view_resets", "Times that the view was loaded anew", view.resets_total)
     yield _gauge("view_watches", "Blocking queries over the view", view.hub.count)
-
-
-def metrics_reply(registry: CollectorRegistry, request: web.Request) -> web.Response:
-    """The answer of /v1/agent/metrics.
-
-    Raises:
-        InvalidRequest: Another form than Prometheus's is asked for.
-    """
-    if request.query.get("format", "prometheus") != "prometheus":
-        raise InvalidRequest("Only ?format=prometheus is supported")
-    return web.Response(
-        body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-    )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -7,7 +7,9 @@ import sys
 from typing import Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from raftreg.http.redaction import HIDDEN, is_secret, without_secrets
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -33,6 +35,7 @@ def configure(log_format: Literal["text", "json"], log_level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
         structlog.processors.UnicodeDecoder(),
+        _hide_secrets,
     ]
     structlog.configure(
         processors=[
@@ -46,6 +49,8 @@ def configure(log_format: Literal["text", "json"], log_level: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    # A client of /v1/agent/monitor may ask for more than this process writes.
+    handler.setLevel(_LEVELS[log_level])
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -60,6 +65,17 @@ def configure(log_format: Literal["text", "json"], log_level: str) -> None:
     root.setLevel(_LEVELS[log_level])
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(_LEVELS[log_level], logging.WARNING))
+
+
+def _hide_secrets(logger: object, method: str, event: EventDict) -> EventDict:
+    """No token that a request brought reaches a log."""
+    del logger, method
+    for name, value in event.items():
+        if is_secret(name):
+            event[name] = HIDDEN
+        elif isinstance(value, str):
+            event[name] = without_secrets(value)
+    return event
 
 
 def _renderer(log_format: Literal["text", "json"]) -> Processor:

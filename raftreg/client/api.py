@@ -145,6 +145,7 @@ class RegistryClient:
         self.backoff = backoff or Backoff()
         self.timeout_s = timeout_s
         self._attempt_timeout_s = attempt_timeout_s
+        self._tls = tls is not None
         self._pool = AddressPool(addresses, self.rng, tls=tls is not None)
         self._ids = RequestIds(new_id(rng))
         self._headers = {TOKEN_HEADER: token} if token else {}
@@ -183,6 +184,14 @@ class RegistryClient:
     def last_good(self) -> str | None:
         """URL of the server that answered last, None when there is none."""
         return self._pool.last_good
+
+    def add(self, address: str) -> None:
+        """Makes one more server known; a known one is fine.
+
+        Raises:
+            ConfigurationError: The address can't be read, or there are too many.
+        """
+        self._pool.add(address, tls=self._tls)
 
     def distrust(self, address: str) -> None:
         """Asks this server (a URL as in `Response.address`) after the others for a while."""

@@ -105,6 +105,19 @@ class AddressPool:
         """URL of the server that answered last, None when none did or it failed since."""
         return self._good
 
+    def add(self, address: str, *, tls: bool = False) -> None:
+        """Adds a server; one that is known already is fine.
+
+        Raises:
+            ConfigurationError: The address can't be read, or there are too many.
+        """
+        url = base_url(address, tls=tls)
+        if url in self._urls:
+            return
+        if len(self._urls) >= ADDRESSES_MAX:
+            raise ConfigurationError(f"a client takes 1 to {ADDRESSES_MAX} server addresses")
+        self._urls.append(url)
+
     def order(self, now: float) -> list[str]:
         """Gives all URLs in the order to try them.
 

@@ -11,6 +11,7 @@ from raftreg.errors import NoLeader, RaftregError
 
 NO_LEADER_TEXT = "No cluster leader"
 NOT_FOUND_TEXT = "404 page not found"
+INTERNAL_ERROR_TEXT = "Internal error; the server's log tells more"
 
 
 class NoPathToDatacenter(RaftregError):
@@ -19,6 +20,17 @@ class NoPathToDatacenter(RaftregError):
     code: ClassVar[str] = "no_path_to_datacenter"
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 4
+
+
+class AclDisabled(RaftregError):
+    """What Consul answers to all of its access control while that is disabled."""
+
+    code: ClassVar[str] = "acl_disabled"
+    http_status: ClassVar[int] = 401
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self) -> None:
+        super().__init__("ACL support disabled")
 
 
 class TooManyWatches(RaftregError):

@@ -15,10 +15,13 @@ from raftreg.config import ServerSettings
 from raftreg.errors import ConfigurationError, InvalidRequest, NotProposed
 from raftreg.http.discovery import discovery_routes
 from raftreg.http.express import express
+from raftreg.http.figures import MetricsPage
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.openapi import OpenApi
 from raftreg.http.watch import WatchHub
+from raftreg.http.wire.listener import HttpListener
+from raftreg.http.wire.road import Hot
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.context import Context
@@ -35,18 +38,15 @@ from raftreg.server.api.txn import Transactions
 from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
-from raftreg.server.metrics import MetricsPage, ServerCollector
+from raftreg.server.metrics import ServerCollector
 from raftreg.server.queries import QueryRunner
 from raftreg.server.reads import Reads
 from raftreg.server.renewals import RenewalQueue
+from raftreg.server.short import server_road
 from raftreg.server.upkeep import Upkeep
 from raftreg.server.viewfeed import ViewFeed
 from raftreg.server.writes import Writes
 from raftreg.version import build
-
-REQUEST_LINE_BYTES_MAX = 64 * 1024  #: a key of 8 KiB with every byte escaped, and a query
-LISTEN_BACKLOG = 4096
-SHUTDOWN_S = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +61,7 @@ class RegistryServer:
         clock: Source of time.
         rng: Source of jitter and of ids.
         extra_routes: More to mount in the same application (the embedded agent's).
+        extra_hot: More for the short way, likewise.
 
     Attributes:
         hub: Wakes blocking queries of this process.
@@ -78,6 +79,7 @@ class RegistryServer:
         rng: Random,
         *,
         extra_routes: Iterable[web.RouteDef] = (),
+        extra_hot: Iterable[Hot] = (),
     ) -> None:
         self.settings = settings
         self.hub = WatchHub(settings.http.watchers_max)
@@ -124,8 +126,9 @@ class RegistryServer:
             new_id=make_id,
         )
         self._extra_routes = list(extra_routes)
+        self._extra_hot = tuple(extra_hot)
         self._work: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._http: HttpListener | None = None
         self.metrics.register(self.meter)
         self.metrics.register(ServerCollector(replica, machine, self.hub, self.leases, self.expiry))
         replica.on_question(self._answer)
@@ -140,34 +143,31 @@ class RegistryServer:
             ConfigurationError: The address can't be listened on.
         """
         self._work = tasks.create_task(self._run(), name="registry server")
-        self._runner = web.AppRunner(
+        settings = self.settings
+        road = server_road(self._context, self.meter, tasks.create_task, self._extra_hot)
+        self._http = HttpListener(
             self.application(),
-            access_log=None,
-            # A client that goes away ends its blocking query, and is forgotten at once.
-            handler_cancellation=True,
-            keepalive_timeout=self.settings.http.keepalive_s,
-            max_line_size=REQUEST_LINE_BYTES_MAX,
-            shutdown_timeout=SHUTDOWN_S,
+            road if settings.http.short_way else None,
+            self._clock.monotonic,
+            settings.http.keepalive_s,
         )
-        await self._runner.setup()
+        await self._http.setup()
         self._open_express()
-        host, port = self.settings.client, self.settings.http_port
-        site = web.TCPSite(self._runner, host, port, backlog=LISTEN_BACKLOG)
+        host, port = settings.client, settings.http_port
         try:
-            await site.start()
+            await self._http.listen(host, port)
         except OSError as error:
             await self.stop()
             raise ConfigurationError(
                 f"can't listen on {host}:{port} for HTTP: {error.strerror or error}"
             ) from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._http.port
         _log.info("http_listening", address=host, port=self.port)
 
     def _open_express(self) -> None:
         """Lets requests for keys, the most frequent ones, around the router."""
-        assert self._runner is not None
-        web_server = self._runner.server
-        assert web_server is not None
+        assert self._http is not None
+        web_server = self._http.server
         web_server.request_handler = express(
             KV_PREFIX,
             KV_ROUTE,
@@ -180,9 +180,9 @@ class RegistryServer:
     async def stop(self) -> None:
         """Answers what waits, closes the listener, ends the server's tasks."""
         self.hub.close(NotProposed("this server is stopping: ask another one"))
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._http is not None:
+            await self._http.stop()
+            self._http = None
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait((self._work,))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -15,11 +14,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from raftreg.clock import Clock
-from raftreg.http.discovery import query_of
-from raftreg.http.json import dumps
-from raftreg.http.operation import Param, operation
-from raftreg.http.reply import Reply
 from raftreg.http.watch import WatchHub
 from raftreg.model import Status
 from raftreg.raft.api import ReplicaAPI, Role
@@ -165,43 +159,3 @@ def _histogram(name: str, text: str, values: Distribution) -> Metric:
         total += count
         buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(total)))
     return HistogramMetricFamily(f"raftreg_{name}", text, buckets=buckets, sum_value=values.total)
-
-
-class MetricsPage:
-    """GET /v1/agent/metrics.
-
-    Args:
-        registry: Holds all collectors of the process.
-        clock: Stamps the JSON form.
-    """
-
-    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
-        self._registry = registry
-        self._clock = clock
-
-    def routes(self) -> list[web.RouteDef]:
-        """What to mount."""
-        return [web.get("/v1/agent/metrics", self.show)]
-
-    @operation(
-        "Tells what this process counts",
-        tag="agent",
-        query=(Param("format", "`prometheus`: its text format, else JSON"),),
-        answer=dict[str, Any],
-    )
-    async def show(self, request: web.Request) -> Reply:
-        """Prometheus's text with `?format=prometheus`, Consul's JSON without."""
-        if query_of(request).get("format") == "prometheus":
-            return Reply(generate_latest(self._registry), kind=_TEXT)
-        return Reply(dumps(self._json(self._registry.collect())))
-
-    def _json(self, families: Iterable[Metric]) -> dict[str, object]:
-        out: dict[str, list[object]] = {"Gauges": [], "Counters": [], "Samples": []}
-        for family in families:
-            kind = {"gauge": "Gauges", "counter": "Counters"}.get(family.type, "Samples")
-            for sample in family.samples:
-                value = {"Name": sample.name, "Value": sample.value, "Labels": sample.labels}
-                if kind == "Counters":
-                    value = {**value, "Count": sample.value}
-                out[kind].append(value)
-        return {"Timestamp": f"{self._clock.wall():.3f}", "Points": [], **out}
