@@ -11,7 +11,17 @@ from typing import Any
 
 import msgspec
 
-from raftreg.core import coordinates, events, kv, queries, registration, restore, sessions, txn
+from raftreg.core import (
+    config_entries,
+    coordinates,
+    events,
+    kv,
+    queries,
+    registration,
+    restore,
+    sessions,
+    txn,
+)
 from raftreg.core.changes import ALL, Changes, Topic
 from raftreg.core.commands import (
     Command,
@@ -91,38 +101,6 @@ def _let_go(state: State, changes: Changes) -> None:
                 queries.delete_of_session(state, name, changes)
 
 
-def _config_set(state: State, command: ConfigSet, changes: Changes) -> bool | Refused:
-    entry = command.entry
-    refused = registration.nesting_refusal(entry.body)
-    if not entry.kind or not entry.name:
-        refused = Refused("invalid_request", "Must provide kind and name of the entry", 400)
-    if refused is not None:
-        return refused
-    key = (entry.kind, entry.name)
-    old = state.config.get(key)
-    if command.cas is not None and command.cas != (0 if old is None else old.modify_index):
-        return False
-    created = state.index if old is None else old.create_index
-    state.config[key] = msgspec.structs.replace(
-        entry, create_index=created, modify_index=state.index
-    )
-    changes.topics["config", entry.kind] = None
-    return True
-
-
-def _config_delete(state: State, command: ConfigDelete, changes: Changes) -> bool:
-    key = (command.kind, command.name)
-    old = state.config.get(key)
-    if old is None:
-        return True
-    if command.cas is not None and command.cas != old.modify_index:
-        return False
-    del state.config[key]
-    state.config_deleted = state.index
-    changes.topics["config", command.kind] = None
-    return True
-
-
 def _reap(state: State, command: ReapTombstones, changes: Changes) -> bool:
     """Forgets tombstones, and a restore that nobody goes on with; wakes nobody."""
     del changes
@@ -145,8 +123,8 @@ _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     SetLiveness: registration.set_liveness,
     SessionCreate: sessions.create,
     SessionDestroy: sessions.destroy,
-    ConfigSet: _config_set,
-    ConfigDelete: _config_delete,
+    ConfigSet: config_entries.write,
+    ConfigDelete: config_entries.delete,
     ReapTombstones: _reap,
     RestoreChunk: restore.stage,
     EventFire: _event_fire,

@@ -374,7 +374,7 @@ def config_get(state: State, kind: str, name: str) -> Found[ConfigEntry | None]:
 
 def config_list(state: State, kind: str) -> Found[list[ConfigEntry]]:
     """Configuration entries of a kind, by name."""
-    rows = [state.config[key] for key in sorted(state.config) if key[0] == kind]
+    rows = list(state.config.of_kind(kind))
     changed = max((row.modify_index for row in rows), default=0)
     return Found(max(changed, state.config_deleted, state.index_floor, 1), rows)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from raftreg.core.config_table import ConfigTable
 from raftreg.core.distances import CoordinateRow
 from raftreg.core.events import Event, EventRing
 from raftreg.core.staging import Staging
@@ -352,7 +353,7 @@ def _build(header: Header, tables: dict[Table, _Rows]) -> State:
     state.sessions_changed, state.sessions_ended = header.sessions_changed, header.sessions_ended
     for holder in state.kv.held:
         _require(holder in state.sessions, f"a key is locked by session {holder}, which is missing")
-    state.config = {(entry.kind, entry.name): entry for entry in tables[Table.CONFIG]}
+    state.config = ConfigTable(tables[Table.CONFIG])
     state.config_deleted = header.config_deleted
     _build_queries(state, header, tables)
     _build_coordinates(state, header, tables)

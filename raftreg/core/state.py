@@ -6,12 +6,13 @@ Only `apply` writes it, `query` reads it, `snapshot` turns it into bytes and bac
 from __future__ import annotations
 
 from raftreg.core.catalog import Catalog
+from raftreg.core.config_table import ConfigTable
 from raftreg.core.distances import Coordinates
 from raftreg.core.events import EventRing
 from raftreg.core.kvstore import KVStore
 from raftreg.core.querystore import Queries
 from raftreg.core.staging import Staging
-from raftreg.model import ConfigEntry, Session
+from raftreg.model import Session
 
 
 class State:
@@ -66,7 +67,7 @@ class State:
         self.sessions_of: dict[str, set[str]] = {}
         self.sessions_changed = 0
         self.sessions_ended = 0
-        self.config: dict[tuple[str, str], ConfigEntry] = {}
+        self.config = ConfigTable()
         self.config_deleted = 0
         self.events = EventRing()
         self.queries = Queries()
