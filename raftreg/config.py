@@ -111,6 +111,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
         write_timeout_s, read_timeout_s: How long a write, a read may wait for the cluster. While
             no leader is in reach, a write is refused after 4 s: nothing was proposed.
         keepalive_s: Seconds after which an idle connection is closed.
+        short_way: Answer the most frequent requests from bytes, in front of the HTTP framework
+            (docs/adr/0011); without it they take the plain road, where the answers are the same.
     """
 
     body_bytes_max: Count = 1 << 20
@@ -119,6 +121,7 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: Seconds = 10.0
     read_timeout_s: Seconds = 5.0
     keepalive_s: Seconds = 75.0
+    short_way: bool = True
 
 
 class _Process(msgspec.Struct, frozen=True, kw_only=True):

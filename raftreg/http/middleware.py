@@ -15,6 +15,7 @@ from aiohttp.typedefs import Middleware
 
 from raftreg.errors import RaftregError
 from raftreg.http.problems import (
+    INTERNAL_ERROR_TEXT,
     method_not_allowed,
     path_not_found,
     problem,
@@ -97,7 +98,7 @@ async def answered(
         response = request[BEGUN]
     except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
         _log.exception("request_failed", method=request.method, path=request.path)
-        response = text_response("Internal error; the server's log tells more", 500)
+        response = text_response(INTERNAL_ERROR_TEXT, 500)
         status = 500
     finally:
         # Left out on purpose: the time that a blocking query waits is no latency.

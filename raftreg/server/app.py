@@ -25,6 +25,7 @@ from raftreg.http.wire.road import Hot
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.context import Context
+from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
 from raftreg.server.api.internal import Internal
 from raftreg.server.api.kv import KV
@@ -35,6 +36,7 @@ from raftreg.server.api.session import Sessions
 from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
 from raftreg.server.api.txn import Transactions
+from raftreg.server.coordinates import CoordinateQueue
 from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
@@ -125,6 +127,7 @@ class RegistryServer:
             clock=clock,
             new_id=make_id,
         )
+        self._coordinates = CoordinateQueue(self._context.writes)
         self._extra_routes = list(extra_routes)
         self._extra_hot = tuple(extra_hot)
         self._work: asyncio.Task[None] | None = None
@@ -194,6 +197,7 @@ class RegistryServer:
             tasks.create_task(self.leases.run(tasks), name="leases")
             tasks.create_task(self._context.renewals.run(tasks), name="renewals")
             tasks.create_task(self._upkeep.run(), name="upkeep")
+            tasks.create_task(self._coordinates.run(), name="coordinates")
             tasks.create_task(self.expiry.run(), name="key expiry")
 
     def application(self) -> web.Application:
@@ -208,6 +212,7 @@ class RegistryServer:
             Catalog(context),
             Sessions(context),
             PreparedQueries(context, self.queries),
+            CoordinateRoutes(context, self._coordinates),
             Transactions(context),
             Operator(context),
             Snapshots(context),

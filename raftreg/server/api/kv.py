@@ -104,7 +104,7 @@ class KV:
         if found.value is None:
             return Reply(b"", 404, TEXT, head)
         if found.value.ttl_ms:
-            head += self._left(found.value)
+            head += left_head(self._context, found.value)
         return json_reply(request, dumps([kv_json(found.value)]), head)
 
     async def _get(
@@ -119,19 +119,10 @@ class KV:
         if entry is None:
             return Reply(b"", 404, TEXT, head)
         if entry.ttl_ms:
-            head += self._left(entry)
+            head += left_head(self._context, entry)
         if "raw" in params:
             return Reply(entry.value, 200, TEXT, head + NOSNIFF)
         return json_reply(request, dumps([kv_json(entry)], pretty=options.pretty), head)
-
-    def _left(self, entry: KVEntry) -> bytes:
-        """Header line that tells how long a key with a TTL has left.
-
-        Not in the body: what is rendered at one index is the same for all who ask.
-        """
-        ends_ms = self._context.machine.state.kv.deadlines[entry.key]
-        left_ms = max(ends_ms - self._context.replica.cluster_time_ms(), 0)
-        return header(EXPIRES_IN_HEADER, format_duration(left_ms / 1000))
 
     async def _tree(self, request: web.Request, prefix: str, options: ReadOptions) -> Reply:
         found = await self._context.reads.find(
@@ -223,6 +214,16 @@ class KV:
             _check_key(key)
             op = KVOp(verb=KVVerb.DELETE, key=key)
         return _written(await self._context.writes.run(request, op))
+
+
+def left_head(context: Context, entry: KVEntry) -> bytes:
+    """Header line that tells how long a key with a TTL has left.
+
+    Not in the body: what is rendered at one index is the same for all who ask.
+    """
+    ends_ms = context.machine.state.kv.deadlines[entry.key]
+    left_ms = max(ends_ms - context.replica.cluster_time_ms(), 0)
+    return header(EXPIRES_IN_HEADER, format_duration(left_ms / 1000))
 
 
 def _written(outcome: Outcome) -> Reply:
