@@ -1,8 +1,8 @@
 """Answers DNS queries from a view of the catalog. Pure: bytes, view, time and chance come in.
 
 Whatever the bytes are, there is an answer, or silence (None) for what can't be a query; nothing is
-raised. Rules: RFC 1034/1035, 2308 (negative answers), 2782 (SRV), 6891 (EDNS0), 8020 (NXDOMAIN),
-and Consul's documentation of its DNS interface.
+raised. Rules: RFC 1034/1035, 2308 (negative answers), 2782 (SRV), 6891 (EDNS0), 7871 (client
+subnet), 8020 (NXDOMAIN), and Consul's documentation of its DNS interface.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from random import Random
-from typing import assert_never
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
@@ -19,45 +19,20 @@ import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
-import dns.rrset
 import msgspec
 
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
-from raftreg.dns import records
-from raftreg.dns.cache import PacketCache
+from raftreg.dns.collect import Collector
+from raftreg.dns.draft import Draft
 from raftreg.dns.fit import fit
-from raftreg.dns.lookup import Names
-from raftreg.dns.question import (
-    AddressName,
-    Apex,
-    Between,
-    Elsewhere,
-    IPAddress,
-    NameServer,
-    NodeName,
-    Nothing,
-    ReverseName,
-    ServiceName,
-    read_name,
-)
-from raftreg.model import Node
+from raftreg.dns.known import NOTHING_KNOWN, Known, Needs, QueryAsk
 
 HEADER_BYTES = 12
 _QR, _OPCODE, _RD = 0x80, 0x78, 0x01  # bits of the third byte
 EDNS_PAYLOAD_BYTES = 4096  #: what we take in one datagram, told in OPT
-SERVERS_SERVICE = "consul"  #: the service under which servers register
-NAME_SERVERS_MAX = 3
-CNAME_CHAIN_MAX = 3
-
-A, AAAA, ANY = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.ANY
-SRV, TXT, NS, SOA, PTR = (
-    dns.rdatatype.SRV,
-    dns.rdatatype.TXT,
-    dns.rdatatype.NS,
-    dns.rdatatype.SOA,
-    dns.rdatatype.PTR,
-)
+PLAIN_BYTES_MAX = 512  #: a UDP answer to a client without EDNS0 (RFC 1035, 4.2.1)
+STREAM_BYTES_MAX = 65_535
 
 
 class Transport(enum.Enum):
@@ -72,31 +47,6 @@ class Forward(msgspec.Struct, frozen=True):
 
     query: bytes
     failure: bytes
-
-
-class Draft:
-    """An answer before it is fitted into a packet.
-
-    Attributes:
-        answers: Records of the answer section, in order.
-        extras: For the record at the same place: records that help with it.
-        authority, additional: Records of these sections, whatever is cut.
-        exists: False gives NXDOMAIN.
-        aliases: How many CNAMEs led here.
-    """
-
-    def __init__(self, aliases: int = 0) -> None:
-        self.aliases = aliases
-        self.answers: list[dns.rrset.RRset] = []
-        self.extras: list[list[dns.rrset.RRset]] = []
-        self.authority: list[dns.rrset.RRset] = []
-        self.additional: list[dns.rrset.RRset] = []
-        self.exists = True
-
-    def add(self, answer: dns.rrset.RRset, *extras: dns.rrset.RRset) -> None:
-        """Adds an answer with what helps with it."""
-        self.answers.append(answer)
-        self.extras.append(list(extras))
 
 
 class Answerer:
@@ -118,299 +68,177 @@ class Answerer:
         datacenter: str = "",
     ) -> None:
         self._settings = settings
-        self._rng = rng
-        self._wall = wall
-        self._datacenter = datacenter or settings.datacenter
-        self._domain = dns.name.from_text(settings.domain)
-        self._namer = records.Namer(self._domain, self._datacenter)
-        self._names = Names()
-        self._cache = PacketCache(rng)
+        self._collector = Collector(settings, rng, wall, datacenter or settings.datacenter)
 
-    def answer(self, query: bytes, view: Catalog, transport: Transport) -> bytes | Forward | None:
+    def answer(
+        self, query: bytes, view: Catalog, transport: Transport, known: Known = NOTHING_KNOWN
+    ) -> bytes | Forward | Needs | None:
         """Answers one query.
 
         Args:
             query: A whole message.
-            view: The catalog as it is now. When its content changes, its index changes (or it is
-                another object): hot answers are kept as packets until then.
+            view: The catalog as it is now.
             transport: How the query came.
+            known: What has been found out for this query, when it was answered by `Needs`.
 
         Returns:
-            A whole message; `Forward`; or None for what deserves no answer.
+            A whole message; `Forward`; `Needs`, unless `known` is final; or None for what deserves
+            no answer.
         """
-        hot = self._cache.get(query, view, transport.value)
-        if hot is not None:
-            return hot
-        if len(query) < HEADER_BYTES or query[2] & _QR:
-            return None  # no query; answering a response could start a loop
-        if query[2] & _OPCODE:
-            return _header_only(query, dns.rcode.NOTIMP)
-        try:
-            message = dns.message.from_wire(query, ignore_trailing=True)
-        except (dns.exception.DNSException, ValueError, KeyError):
-            return _header_only(query, dns.rcode.FORMERR)
+        message = read_query(query)
+        if not isinstance(message, dns.message.Message):
+            return message
         refused = _refusal(message)
         if refused is not None:
             return self._bare(message, refused).to_wire()
-        return self._answer(query, message, view, transport)
+        return self._answer(query, message, view, transport, known)
+
+    def failure(self, query: bytes) -> bytes | None:
+        """SERVFAIL, for what can't be answered now; None for what deserves no answer."""
+        message = read_query(query)
+        if isinstance(message, dns.message.Message):
+            return self._bare(message, dns.rcode.SERVFAIL).to_wire()
+        return message
+
+    def shortened(self, query: bytes, reply: bytes, transport: Transport) -> bytes:
+        """A reply of somebody else's, or one that says to ask by TCP if it is too long."""
+        message = read_query(query)
+        if not isinstance(message, dns.message.Message):
+            return reply
+        asked_bytes_max = message.payload if message.edns >= 0 else None
+        bytes_max, _ = limits(self._settings, transport, asked_bytes_max)
+        if len(reply) <= bytes_max:
+            return reply
+        short = self._bare(message, dns.rcode.NOERROR)
+        short.flags |= dns.flags.TC
+        return short.to_wire()
+
+    def draft(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, view: Catalog) -> Draft:
+        """The records for a question of which nothing but the view is known.
+
+        A name outside of the domain, or one that needs more, gives a draft without topics.
+        """
+        return (
+            self._collector.collect(name, rdtype, view, NOTHING_KNOWN, recursive=self._recursive)
+            or Draft()
+        )
+
+    @property
+    def _recursive(self) -> bool:
+        return bool(self._settings.recursors)
 
     def _answer(
-        self, query: bytes, message: dns.message.Message, view: Catalog, transport: Transport
-    ) -> bytes | Forward:
+        self,
+        query: bytes,
+        message: dns.message.Message,
+        view: Catalog,
+        transport: Transport,
+        known: Known,
+    ) -> bytes | Forward | Needs:
         question = message.question[0]
-        draft = self._draft(question.name, question.rdtype, view)
+        if question.rdtype in (dns.rdatatype.AXFR, dns.rdatatype.IXFR):
+            return self._bare(message, dns.rcode.NOTIMP).to_wire()
+        recursive = self._recursive and bool(message.flags & dns.flags.RD)
+        draft = self._collector.collect(
+            question.name, question.rdtype, view, known, recursive=recursive
+        )
         if draft is None:
-            return self._other_domain(query, message)
-        reply = self._bare(message, dns.rcode.NOERROR if draft.exists else dns.rcode.NXDOMAIN)
-        reply.flags |= dns.flags.AA
-        packet = self._fitted(reply, draft, message, transport)
-        if draft.answers and draft.answers[0].rdtype != SOA:
-            self._cache.put(query, view, transport.value, packet)
-        return packet
+            return self._other_domain(query, message, recursive=recursive)
+        if draft.missing and not known.final:
+            return Needs(tuple(draft.missing), _subnet_address(message))
+        return self._fitted(message, draft, transport, known)
 
     def _fitted(
-        self,
-        reply: dns.message.Message,
-        draft: Draft,
-        message: dns.message.Message,
-        transport: Transport,
+        self, message: dns.message.Message, draft: Draft, transport: Transport, known: Known
     ) -> bytes:
-        bytes_max, answers_max = 65_535, len(draft.answers)
-        if transport is Transport.UDP:
-            bytes_max = max(512, message.payload if message.edns >= 0 else 512)
-            if bytes_max == 512:
-                answers_max = min(answers_max, self._settings.udp_answer_limit)
+        tailored = any(isinstance(ask, QueryAsk) for ask in known.queries)
+        if draft.failed:
+            return self._bare(message, dns.rcode.SERVFAIL).to_wire()
+        rcode = dns.rcode.NOERROR if draft.exists else dns.rcode.NXDOMAIN
+        reply = self._bare(message, rcode, tailored=tailored)
+        reply.flags |= dns.flags.AA
         reply.authority = draft.authority
-        fitted = fit(reply, draft.answers, draft.extras, draft.additional, bytes_max, answers_max)
+        asked_bytes_max = message.payload if message.edns >= 0 else None
+        bytes_max, answers_max = limits(self._settings, transport, asked_bytes_max)
+        fitted = fit(
+            reply,
+            draft.answers,
+            draft.extras,
+            draft.additional,
+            bytes_max,
+            answers_max,
+            compress=not self._settings.disable_compression,
+        )
         if fitted.cut and self._settings.enable_truncate and transport is Transport.UDP:
             return fitted.with_flag(dns.flags.TC)
         return fitted.packet
 
-    def _other_domain(self, query: bytes, message: dns.message.Message) -> bytes | Forward:
-        if self._settings.recursors and message.flags & dns.flags.RD:
+    def _other_domain(
+        self, query: bytes, message: dns.message.Message, *, recursive: bool
+    ) -> bytes | Forward:
+        if recursive:
             failure = self._bare(message, dns.rcode.SERVFAIL)
             return Forward(query, failure.to_wire())
         return self._bare(message, dns.rcode.REFUSED).to_wire()
 
-    def _bare(self, message: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:
-        """An answer without records: question and letter case as asked, OPT when asked with it."""
-        reply = dns.message.make_response(
-            message,
-            recursion_available=bool(self._settings.recursors),
-            our_payload=EDNS_PAYLOAD_BYTES,
-        )
+    def _bare(
+        self, message: dns.message.Message, rcode: dns.rcode.Rcode, *, tailored: bool = False
+    ) -> dns.message.Message:
+        """An answer without records: question and letter case as asked, OPT when asked with it.
+
+        Args:
+            message: The query.
+            rcode: What became of it.
+            tailored: The answer may be another for another client subnet.
+        """
+        reply = dns.message.make_response(message, recursion_available=self._recursive, pad=0)
+        if message.edns >= 0:
+            options: list[dns.edns.Option] = [
+                dns.edns.ECSOption(one.address, one.srclen, one.srclen if tailored else 0)
+                for one in message.options
+                if isinstance(one, dns.edns.ECSOption)
+            ]
+            reply.use_edns(0, 0, EDNS_PAYLOAD_BYTES, options=options[:1])
         reply.set_rcode(rcode)
         return reply
 
-    # -- what is answered ----------------------------------------------------------------------
 
-    def _draft(
-        self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, view: Catalog
-    ) -> Draft | None:
-        """Collects the records for a question; None when another domain has to answer."""
-        draft = Draft()
-        if not self._collect(draft, name, rdtype, view):
-            return None
-        if not draft.answers:
-            draft.authority.append(self._soa())
-        return draft
+def limits(
+    settings: DnsSettings, transport: Transport, asked_bytes_max: int | None
+) -> tuple[int, int]:
+    """How many bytes and how many answers a message may have.
 
-    def _collect(  # noqa: C901 (one arm for each kind of name)
-        self, draft: Draft, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, view: Catalog
-    ) -> bool:
-        lookup = read_name(name, self._domain, self._datacenter)
-        match lookup:
-            case ServiceName():
-                self._service(draft, name, rdtype, view, lookup)
-            case NodeName():
-                self._node(draft, name, rdtype, view, lookup)
-            case AddressName():
-                self._address(draft, name, rdtype, lookup.address)
-            case ReverseName():
-                return self._reverse(draft, name, rdtype, view, lookup.address)
-            case Apex():
-                self._apex(draft, name, rdtype, view)
-            case NameServer():
-                for _, glue in self._name_servers(view):
-                    self._if_asked(draft, name, rdtype, glue)
-            case Between():
-                pass
-            case Nothing():
-                draft.exists = False
-            case Elsewhere():
-                return False
-            case _:
-                assert_never(lookup)
-        return True
+    Args:
+        settings: How names are answered.
+        transport: How the query came.
+        asked_bytes_max: What its EDNS0 says that the client takes; None without EDNS0.
+    """
+    if transport is Transport.TCP:
+        return STREAM_BYTES_MAX, STREAM_BYTES_MAX
+    bytes_max = PLAIN_BYTES_MAX
+    if asked_bytes_max is not None:
+        bytes_max = max(bytes_max, min(asked_bytes_max, settings.udp_bytes_max))
+    if bytes_max == PLAIN_BYTES_MAX:
+        return bytes_max, settings.udp_answer_limit
+    return bytes_max, STREAM_BYTES_MAX
 
-    def _service(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        view: Catalog,
-        lookup: ServiceName,
-    ) -> None:
-        settings = self._settings
-        found = self._names.instances(
-            view, lookup.name, lookup.tag, only_passing=settings.only_passing
-        )
-        draft.exists = bool(found)
-        self._rng.shuffle(found)
-        aliases: list[dns.name.Name] = []
-        seen: set[tuple[object, ...]] = set()
-        for instance, node, status in found:
-            target = self._namer.target(instance, node, name)
-            if target is None:
-                continue
-            where = target.address or target.name
-            key = (where, instance.port, node.name) if rdtype == SRV else (where,)
-            if key in seen:
-                continue
-            seen.add(key)
-            if rdtype == SRV:
-                weight = records.weight(instance, status)
-                answer = records.srv(
-                    name, settings.service_ttl_s, weight, instance.port, target.name
-                )
-                draft.add(answer, *self._srv_extras(target, node))
-            elif target.address is not None:
-                self._if_asked(draft, name, rdtype, target.address)
-            elif rdtype in (A, AAAA, ANY):
-                aliases.append(target.name)
-        if aliases and not draft.answers:
-            # A name has one CNAME or none (RFC 1034, 3.6.2); addresses are the better answer.
-            self._alias(draft, name, rdtype, view, aliases[0])
 
-    def _srv_extras(self, target: records.Target, node: Node) -> list[dns.rrset.RRset]:
-        ttl_s = self._settings.service_ttl_s
-        extras = []
-        if target.address is not None:
-            extras.append(records.address_record(target.name, ttl_s, target.address))
-        return [*extras, *self._node_texts(node)]
+def read_query(query: bytes) -> dns.message.Message | bytes | None:
+    """Reads a query; gives the answer instead to what can't be read, None to what is no query."""
+    if len(query) < HEADER_BYTES or query[2] & _QR:
+        return None  # answering a response could start a loop
+    if query[2] & _OPCODE:
+        return _header_only(query, dns.rcode.NOTIMP)
+    try:
+        return dns.message.from_wire(query, ignore_trailing=True)
+    except (dns.exception.DNSException, ValueError, KeyError):
+        return _header_only(query, dns.rcode.FORMERR)
 
-    def _node_texts(self, node: Node) -> list[dns.rrset.RRset]:
-        owner = self._namer.of_node(node.name)
-        return [] if owner is None else records.txt(owner, self._settings.node_ttl_s, node.meta)
 
-    def _alias(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        view: Catalog,
-        target: dns.name.Name,
-    ) -> None:
-        """Answers with a CNAME and, when it points into the domain, with what is there."""
-        draft.add(records.cname(name, self._settings.service_ttl_s, target))
-        if draft.aliases >= CNAME_CHAIN_MAX or not target.is_subdomain(self._domain):
-            return
-        further = Draft(draft.aliases + 1)
-        self._collect(further, target, rdtype, view)
-        for answer in further.answers:
-            if answer.name != name:  # a circle ends here
-                draft.add(answer)
-
-    def _node(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        view: Catalog,
-        lookup: NodeName,
-    ) -> None:
-        node = self._names.node(view, lookup.name)
-        if node is None:
-            draft.exists = False
-            return
-        ttl_s = self._settings.node_ttl_s
-        target = self._namer.node_target(node)
-        if target is not None and target.address is not None:
-            self._if_asked(draft, name, rdtype, target.address, ttl_s=ttl_s)
-        elif target is not None and target.name != name and rdtype in (A, AAAA, ANY):
-            self._alias(draft, name, rdtype, view, target.name)
-            return  # a CNAME has no other records beside it
-        texts = records.txt(name, ttl_s, node.meta)
-        if rdtype in (TXT, ANY):
-            for text in texts:
-                draft.add(text)
-        elif draft.answers:
-            draft.extras[-1].extend(texts)
-
-    def _address(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        address: IPAddress,
-    ) -> None:
-        self._if_asked(draft, name, rdtype, address)
-
-    def _if_asked(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        address: IPAddress,
-        *,
-        ttl_s: int | None = None,
-    ) -> None:
-        """Adds A or AAAA when the question is for that type or for any."""
-        if rdtype in (ANY, A if address.version == 4 else AAAA):
-            ttl_s = self._settings.service_ttl_s if ttl_s is None else ttl_s
-            draft.add(records.address_record(name, ttl_s, address))
-
-    def _reverse(
-        self,
-        draft: Draft,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        view: Catalog,
-        address: IPAddress,
-    ) -> bool:
-        """Names of an address; one that we don't know is for other name servers."""
-        nodes = self._names.nodes_at(view, address)
-        if nodes:
-            targets = [self._namer.of_node(one) for one in nodes]
-        else:
-            services = self._names.services_at(view, address)
-            targets = [self._namer.of_service(one) for one in services]
-        known = [target for target in targets if target is not None]
-        if rdtype in (PTR, ANY):
-            for target in known:
-                draft.add(records.ptr(name, self._settings.node_ttl_s, target))
-        return bool(known)
-
-    def _apex(
-        self, draft: Draft, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, view: Catalog
-    ) -> None:
-        if rdtype not in (NS, SOA, ANY):
-            return
-        found = self._name_servers(view)
-        targets = [target for target, _ in found] or [dns.name.from_text("ns", self._domain)]
-        servers = [records.ns(name, 0, target) for target in targets]
-        draft.additional = [records.address_record(target, 0, address) for target, address in found]
-        if rdtype == NS:
-            for server in servers:
-                draft.add(server)
-            draft.authority.append(self._soa())
-        else:
-            draft.add(self._soa())
-            draft.authority.extend(servers)
-
-    def _name_servers(self, view: Catalog) -> list[tuple[dns.name.Name, IPAddress]]:
-        """Names and addresses of up to three servers of the cluster."""
-        found = self._names.instances(view, SERVERS_SERVICE, "", only_passing=False)
-        self._rng.shuffle(found)
-        targets = {
-            target.name: target.address
-            for target in (self._namer.node_target(node) for _, node, _ in found)
-            if target is not None and target.address is not None
-        }
-        return list(targets.items())[:NAME_SERVERS_MAX]
-
-    def _soa(self) -> dns.rrset.RRset:
-        return records.soa(self._domain, int(self._wall()))
+def _subnet_address(message: dns.message.Message) -> str:
+    """The address of the client subnet, when the asker's resolver told it (RFC 7871)."""
+    options = (one for one in message.options if isinstance(one, dns.edns.ECSOption))
+    return next((one.address for one in options), "")
 
 
 def _refusal(message: dns.message.Message) -> dns.rcode.Rcode | None:

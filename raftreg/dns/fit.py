@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import dns.exception
 import dns.flags
 import dns.message
+import dns.name
 import dns.rdatatype
+import dns.renderer
 import dns.rrset
 import msgspec
 
@@ -32,6 +35,8 @@ def fit(
     additional: Sequence[dns.rrset.RRset],
     bytes_max: int,
     answers_max: int,
+    *,
+    compress: bool = True,
 ) -> Fitted:
     """Renders as many answers as fit.
 
@@ -43,6 +48,7 @@ def fit(
         additional: Further records of the additional section.
         bytes_max: Size of the packet.
         answers_max: Number of answers.
+        compress: Point back to names that were written before.
     """
     total = min(len(answers), answers_max)
 
@@ -56,10 +62,7 @@ def fit(
                 if texts or one.rdtype != dns.rdatatype.TXT
             }.values()
         )
-        try:
-            return reply.to_wire(max_size=bytes_max)
-        except dns.exception.TooBig:
-            return None
+        return _rendered(reply, bytes_max, compress=compress)
 
     packet = rendered(total, texts=True) or rendered(total, texts=False)
     if packet is not None:
@@ -73,14 +76,40 @@ def fit(
             high = middle - 1
         else:
             low, best = middle, found
-    if best is None:
-        # Not one fits with its help: one without, or the bare reply.
+    if best is None:  # not one fits with its help: one without, or none
         best = rendered(min(total, 1), texts=False, helped=False)
         best = best or rendered(0, texts=False, helped=False)
-        best = best or _emptied(reply)
+    if best is None:
+        reply.authority = []
+        best = rendered(0, texts=False, helped=False)
+    assert best is not None  # a question has 271 bytes at most, and 512 always fit
     return Fitted(best, True)
 
 
-def _emptied(reply: dns.message.Message) -> bytes:
-    reply.authority = []
-    return reply.to_wire(max_size=512)
+_Renderer: Any = dns.renderer.Renderer  # its methods carry no types
+
+
+class _NoNames(dict[dns.name.Name, int]):
+    """A table of written names that forgets them all, so that none is pointed back to."""
+
+    def __setitem__(self, name: dns.name.Name, offset: int) -> None:
+        del name, offset
+
+
+def _rendered(reply: dns.message.Message, bytes_max: int, *, compress: bool) -> bytes | None:
+    """The message as bytes, None when they are too many."""
+    renderer: Any = _Renderer(reply.id, reply.flags, bytes_max)
+    if not compress:
+        renderer.compress = _NoNames()
+    try:
+        for one in reply.question:
+            renderer.add_question(one.name, one.rdtype, one.rdclass)
+        for number, section in enumerate((reply.answer, reply.authority, reply.additional), 1):
+            for rrset in section:
+                renderer.add_rrset(number, rrset)
+        if reply.opt is not None:
+            renderer.add_opt(reply.opt)
+    except dns.exception.TooBig:
+        return None
+    renderer.write_header()
+    return bytes(renderer.get_wire())

@@ -7,7 +7,7 @@ it, each when it is first needed after the catalog changed in that respect.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from raftreg.core.catalog import Catalog
@@ -17,6 +17,10 @@ from raftreg.dns.question import IPAddress
 from raftreg.model import Node, ServiceInstance, Status
 
 T = TypeVar("T")
+
+#: Tagged addresses of a service that hold its virtual address, as Consul names them.
+VIRTUAL_TAGS = frozenset({"virtual", "consul-virtual"})
+PROXY_KIND = "connect-proxy"
 
 
 class _Derived(Generic[T]):
@@ -37,6 +41,9 @@ class _Derived(Generic[T]):
         return self._value
 
 
+Row = tuple[ServiceInstance, Node, Status]  #: an instance, its node, and the health of both
+
+
 class Names:
     """Finds rows of whatever catalog is given; remembers derived tables of the last one."""
 
@@ -45,11 +52,16 @@ class Names:
         self._nodes = _Derived((("nodes", ""),), _lower_nodes)
         self._node_of = _Derived((("nodes", ""),), _nodes_by_address)
         self._service_of = _Derived((("instances", ""),), _services_by_address)
+        self._mesh = _Derived((("instances", ""),), _mesh_by_service)
 
-    def instances(
-        self, view: Catalog, name: str, tag: str, *, only_passing: bool
-    ) -> list[tuple[ServiceInstance, Node, Status]]:
-        """Instances that may be given out, with their nodes and states.
+    def exact(self, view: Catalog, name: str) -> list[str]:
+        """The services meant by a name in lower case: that very one, or those of other case."""
+        if name in view.service_names():  # a view of keys: no search
+            return [name]
+        return self._services.get(view).get(name, [])
+
+    def instances(self, view: Catalog, name: str, tag: str, *, only_passing: bool) -> list[Row]:
+        """Instances that may be given out.
 
         Args:
             view: The catalog.
@@ -57,20 +69,30 @@ class Names:
             tag: A tag in lower case; "" for any.
             only_passing: Leave out warnings too.
         """
-        worst = (Status.CRITICAL, Status.WARNING) if only_passing else (Status.CRITICAL,)
-        found = []
-        for instance in view.instances(name) or self._any_case(view, name):
-            node = view.nodes.get(instance.node)
-            if node is None or not _has_tag(instance, tag):
-                continue
-            status = health(view, instance)
-            if status not in worst:
-                found.append((instance, node, status))
-        return found
+        rows = [row for one in self.exact(view, name) for row in view.instances(one)]
+        tagged = (row for row in rows if _has_tag(row, tag))
+        return _healthy(view, tagged, only_passing=only_passing)
 
-    def _any_case(self, view: Catalog, name: str) -> list[ServiceInstance]:
-        exact = self._services.get(view).get(name, ())
-        return [instance for one in exact for instance in view.instances(one)]
+    def mesh(self, view: Catalog, name: str, *, only_passing: bool) -> list[Row]:
+        """What takes connections of the mesh for a service, by its name in lower case."""
+        return _healthy(view, self._mesh.get(view).get(name, ()), only_passing=only_passing)
+
+    def mesh_services(self, view: Catalog, name: str) -> set[str]:
+        """Names under which those are registered, healthy or not."""
+        return {row.name for row in self._mesh.get(view).get(name, ())}
+
+    def virtual(self, view: Catalog, name: str) -> list[IPAddress] | None:
+        """Virtual addresses of a service by its name in lower case; None: no such service."""
+        rows = [row for one in self.exact(view, name) for row in view.instances(one)]
+        rows.extend(self._mesh.get(view).get(name, ()))
+        texts = {
+            tagged.address
+            for row in rows
+            for tag, tagged in row.tagged_addresses.items()
+            if tag in VIRTUAL_TAGS
+        }
+        found = [one for one in map(as_ip, sorted(texts)) if one is not None]
+        return found if rows else None
 
     def node(self, view: Catalog, name: str) -> Node | None:
         """A node by its name in lower case."""
@@ -83,6 +105,17 @@ class Names:
     def services_at(self, view: Catalog, address: IPAddress) -> list[str]:
         """Names of the services with an instance that has this address of its own."""
         return self._service_of.get(view).get(address, [])
+
+
+def _healthy(view: Catalog, rows: Iterable[ServiceInstance], *, only_passing: bool) -> list[Row]:
+    worst = (Status.CRITICAL, Status.WARNING) if only_passing else (Status.CRITICAL,)
+    found = []
+    for instance in rows:
+        node = view.nodes.get(instance.node)
+        status = health(view, instance)
+        if node is not None and status not in worst:
+            found.append((instance, node, status))
+    return found
 
 
 def health(view: Catalog, instance: ServiceInstance) -> Status:
@@ -131,4 +164,16 @@ def _services_by_address(view: Catalog) -> dict[IPAddress, list[str]]:
             names = found.setdefault(address, [])
             if instance.name not in names:
                 names.append(instance.name)
+    return found
+
+
+def _mesh_by_service(view: Catalog) -> dict[str, list[ServiceInstance]]:
+    found: dict[str, list[ServiceInstance]] = {}
+    for instance in view.all_services():
+        if instance.kind == PROXY_KIND:
+            name = instance.proxy.get("DestinationServiceName")
+        else:
+            name = instance.name if instance.connect.get("Native") is True else None
+        if isinstance(name, str) and name:
+            found.setdefault(name.lower(), []).append(instance)
     return found

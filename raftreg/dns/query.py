@@ -1,8 +1,8 @@
-"""The door through which the name service asks for what its view does not hold.
+"""The doors through which the name service asks for what its view does not hold.
 
 A prepared query (`name.query.domain`) is executed by a server: on a server from its state, on an
 agent by HTTP. The gateways of a service (`name.ingress.domain`) come through a door of the same
-form. The name service awaits the door with a deadline and renders whatever it gives.
+form. The name service awaits a door with a deadline and renders whatever it gives.
 """
 
 from __future__ import annotations
@@ -69,3 +69,33 @@ async def no_queries(name: str, source_address: str) -> QueryAnswer | None:
     """The door where there are no prepared queries: every name is unknown."""
     del name, source_address
     return None
+
+
+class Freshness(Protocol):
+    """Says how new the view is, and makes sure that it is new."""
+
+    def age_s(self) -> float | None:
+        """Seconds for which the view may be behind the leader; None: not known."""
+        ...
+
+    async def confirm(self) -> None:
+        """Returns when the view holds all that was written before the call.
+
+        Raises:
+            RaftregError: No leader confirmed it in time.
+        """
+        ...
+
+
+class Doors(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom the name service asks.
+
+    Attributes:
+        queries: Executes prepared queries.
+        ingress: Finds the ingress gateways of a service, by its name.
+        freshness: Confirms the view, where the settings ask for it; None: it is as it is.
+    """
+
+    queries: QueryLookup = no_queries
+    ingress: QueryLookup = no_queries
+    freshness: Freshness | None = None

@@ -1,8 +1,18 @@
 """What a name asks for: labels in, one of a closed set of look-ups out.
 
-The grammar is Consul's (its documentation, "DNS Interface"), read from the right:
-`[tag.]name.service[.dc].domain`, `_name._tag.service[.dc].domain` (RFC 2782, "tcp" means no tag),
-`name.node[.dc].domain`, `hex.addr[.dc].domain`. Letter case never matters (RFC 4343).
+The grammar is Consul's (its documentation, "DNS Interface"), read from the right; WHERE is nothing,
+`dc`, or pairs of a value and its kind, such as `default.ns.dc1.dc`:
+
+    [tag.]name.service[.WHERE].domain        instances of a service
+    _name._tag[.service][.WHERE].domain      the same by RFC 2782; "tcp" means no tag
+    name.connect[.WHERE].domain              what takes connections of the mesh for a service
+    name.ingress[.WHERE].domain              gateways that lead to a service
+    name.virtual[.WHERE].domain              the virtual address of a service
+    name.node[.WHERE].domain                 a host
+    name.query[.WHERE].domain                a prepared query; also _name._tcp.query
+    hex.addr[.WHERE].domain                  an address
+
+Letter case never matters (RFC 4343).
 """
 
 from __future__ import annotations
@@ -17,8 +27,9 @@ import msgspec
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-KINDS: Final = frozenset({"service", "node", "addr", "query"})
+KINDS: Final = frozenset({"service", "connect", "ingress", "virtual", "node", "query", "addr"})
 _NO_TAG: Final = "tcp"
+_DEFAULT: Final = "default"  #: the one namespace and the one partition that there are
 
 
 class ServiceName(msgspec.Struct, frozen=True):
@@ -26,6 +37,30 @@ class ServiceName(msgspec.Struct, frozen=True):
 
     name: str
     tag: str = ""
+
+
+class ConnectName(msgspec.Struct, frozen=True):
+    """Proxies of a service, and its instances that are in the mesh without one."""
+
+    name: str
+
+
+class IngressName(msgspec.Struct, frozen=True):
+    """Ingress gateways of a service."""
+
+    name: str
+
+
+class VirtualName(msgspec.Struct, frozen=True):
+    """The address that stands for a service in the mesh."""
+
+    name: str
+
+
+class QueryName(msgspec.Struct, frozen=True):
+    """A prepared query by name or id."""
+
+    name: str
 
 
 class NodeName(msgspec.Struct, frozen=True):
@@ -70,6 +105,10 @@ class Elsewhere(msgspec.Struct, frozen=True):
 
 Lookup = (
     ServiceName
+    | ConnectName
+    | IngressName
+    | VirtualName
+    | QueryName
     | NodeName
     | AddressName
     | ReverseName
@@ -122,23 +161,47 @@ def _within(labels: list[str], datacenter: str) -> Lookup:
     else:
         return Nothing()
     front, kind, behind = labels[:position], labels[position], labels[position + 1 :]
-    if behind not in ([], [datacenter]):
+    if not _is_here(behind, datacenter):
         return Nothing()
     if not front:
         return Between()
     return _lookup(kind, front)
 
 
+def _is_here(labels: list[str], datacenter: str) -> bool:
+    """Tells whether the labels behind the kind name this datacenter, or leave it open."""
+    if labels in ([], [datacenter]):
+        return True
+    kinds, values = labels[1::2], labels[::2]
+    if len(values) != len(kinds) or len(set(kinds)) != len(kinds):
+        return False
+    ours = {"dc": datacenter, "ns": _DEFAULT, "ap": _DEFAULT}
+    return all(ours.get(kind) == value for kind, value in zip(kinds, values, strict=True))
+
+
 def _lookup(kind: str, front: list[str]) -> Lookup:
     match kind:
         case "service":
             return _service(front)
+        case "connect":
+            return ConnectName(front[-1])
+        case "ingress":
+            return IngressName(front[-1])
+        case "virtual":
+            return VirtualName(front[-1])
+        case "query":
+            return _query(front)
         case "node":
             return NodeName(".".join(front))
-        case "addr" if len(front) == 1:
-            return _address(front[0])
-        case _:  # prepared queries: none are kept yet
-            return Nothing()
+        case _:
+            return _address(front[0]) if len(front) == 1 else Nothing()
+
+
+def _query(front: list[str]) -> QueryName:
+    """Also `_name._tcp`; the name may hold dots, and what follows the last one is passed over."""
+    if len(front) > 1 and front[0].startswith("_") and front[-1].startswith("_"):
+        return QueryName(".".join(front[:-1])[1:])
+    return QueryName(".".join(front))
 
 
 def _service(front: list[str]) -> Lookup:

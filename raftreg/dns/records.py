@@ -77,28 +77,31 @@ def ptr(name: dns.name.Name, ttl_s: int, target: dns.name.Name) -> dns.rrset.RRs
     return record(name, ttl_s, _PTR(IN, dns.rdatatype.PTR, target))
 
 
-def soa(domain: dns.name.Name, serial: int) -> dns.rrset.RRset:
-    """SOA. Its minimum 0 keeps resolvers from remembering that a name is not there."""
+def soa(domain: dns.name.Name, serial: int, times_s: tuple[int, int, int, int]) -> dns.rrset.RRset:
+    """SOA.
+
+    Args:
+        domain: The zone.
+        serial: Its version.
+        times_s: Refresh, retry, expire, and how long resolvers may remember that a name is not
+            there: also the TTL of the record, for the smaller one counts (RFC 2308, 5).
+    """
     rdata = _SOA(
         IN,
         dns.rdatatype.SOA,
         dns.name.from_text("ns", domain),
         dns.name.from_text("hostmaster", domain),
         serial & 0xFFFFFFFF,
-        3600,
-        600,
-        86400,
-        0,
+        *times_s,
     )
-    return record(domain, 0, rdata)
+    return record(domain, times_s[-1], rdata)
 
 
 def txt(name: dns.name.Name, ttl_s: int, meta: Mapping[str, str]) -> list[dns.rrset.RRset]:
-    """One TXT for each pair of a node's meta data, as "key=value"."""
+    """One TXT for each pair of a node's meta data, as "key=value" (RFC 1464)."""
     found = []
     for key, value in sorted(meta.items()):
-        text = value if key.lower().startswith(_RAW_META_PREFIX) else f"{key}={value}"
-        raw = text.encode("utf-8", "replace")
+        raw = meta_text(key, value).encode("utf-8", "replace")
         # An empty text still needs one (empty) character string.
         strings = [
             raw[at : at + _TEXT_BYTES_MAX] for at in range(0, max(len(raw), 1), _TEXT_BYTES_MAX)
@@ -106,6 +109,22 @@ def txt(name: dns.name.Name, ttl_s: int, meta: Mapping[str, str]) -> list[dns.rr
         rdata = dns.rdtypes.ANY.TXT.TXT(IN, dns.rdatatype.TXT, strings)
         found.append(record(name, ttl_s, rdata))
     return found
+
+
+def meta_text(key: str, value: str) -> str:
+    """One pair as text; backquotes quote what would be read otherwise (RFC 1464, 2)."""
+    if key.lower().startswith(_RAW_META_PREFIX):
+        return value
+    name = key.replace("`", "``").replace("=", "`=")
+    inner = name.strip(" ")
+    leading = len(name) - len(name.lstrip(" "))
+    trailing = len(name) - leading - len(inner)
+    return f"{'` ' * leading}{inner}{'` ' * trailing}={value.replace('`', '``')}"
+
+
+def with_ttl(one: dns.rrset.RRset, ttl_s: int) -> dns.rrset.RRset:
+    """The same record with another TTL."""
+    return record(one.name, ttl_s, one[0])
 
 
 def host_name(text: str) -> dns.name.Name | None:

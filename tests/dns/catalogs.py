@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from raftreg.core.catalog import Catalog
 from raftreg.core.delta import CatalogDelta
 from raftreg.model import Check, Node, ServiceInstance, Status, Weights
@@ -28,6 +30,7 @@ class Builder:
         port: int = 8080,
         tags: tuple[str, ...] = (),
         weights: Weights | None = None,
+        **more: Any,
     ) -> None:
         """Registers an instance."""
         row = ServiceInstance(
@@ -38,6 +41,7 @@ class Builder:
             port=port,
             tags=tags,
             weights=weights or Weights(),
+            **more,
         )
         self._put("service", node, row.id, row)
 
