@@ -25,6 +25,7 @@ from raftreg.core.entries.gateways import (
     APIGateway,
     IngressGateway,
     IngressListener,
+    InlineCertificate,
     TCPRoute,
     TerminatingGateway,
 )
@@ -487,6 +488,12 @@ def _jwt_provider(name: str, body: JWTProvider) -> None:
         _require(len(location) == 1, "must set exactly one of: Header, QueryParam, Cookie")
 
 
+def _inline_certificate(name: str, body: InlineCertificate) -> None:
+    del name
+    # What a read shows in place of the key must not become the key.
+    _require("-----BEGIN" in body.get("PrivateKey", ""), "PrivateKey must be a key in PEM form")
+
+
 _RULES: Final[Mapping[str, Callable[[str, Any], None]]] = {
     "service-defaults": _service_defaults,
     "service-router": _router,
@@ -498,4 +505,5 @@ _RULES: Final[Mapping[str, Callable[[str, Any], None]]] = {
     "api-gateway": _api_gateway,
     "tcp-route": _tcp_route,
     "jwt-provider": _jwt_provider,
+    "inline-certificate": _inline_certificate,
 }

@@ -17,6 +17,7 @@ from aiohttp import web
 from raftreg.http.json import dumps
 from raftreg.http.operation import (
     DATACENTER,
+    AnyOf,
     Duration,
     Flag,
     Operation,
@@ -162,6 +163,8 @@ def _schemas(described: Iterable[Operation]) -> tuple[_Schemas, dict[str, Any]]:
 
 
 def _forms(kind: Any) -> tuple[Any, ...]:
+    if isinstance(kind, AnyOf):
+        return kind.kinds
     return kind if isinstance(kind, tuple) else (kind,)
 
 
@@ -226,6 +229,9 @@ def _parameter(param: Param, schemas: _Schemas, *, where: str = "") -> dict[str,
 def _content(kind: Any, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(kind, tuple):
         return {media: found for each in kind for media, found in _content(each, schemas).items()}
+    if isinstance(kind, AnyOf):
+        choices = [schemas[id(each)] for each in kind.kinds]
+        return {"application/json": {"schema": {"anyOf": choices}}}
     if isinstance(kind, Raw):
         text = {"schema": {"type": "string"}} if kind.media.startswith("text/") else {}
         return {kind.media: text}

@@ -63,6 +63,16 @@ PLAIN: Final = Raw("text/plain")
 EVENTS: Final = Raw("text/event-stream")
 
 
+class AnyOf(msgspec.Struct, frozen=True):
+    """JSON of one of several types (msgspec takes one TypedDict in a union).
+
+    Attributes:
+        kinds: The types.
+    """
+
+    kinds: tuple[Any, ...]
+
+
 class Param(msgspec.Struct, frozen=True):
     """A parameter of a request.
 

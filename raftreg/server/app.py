@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 import structlog
@@ -21,9 +21,9 @@ from raftreg.http.middleware import answer_errors
 from raftreg.http.openapi import OpenApi
 from raftreg.http.watch import WatchHub
 from raftreg.http.wire.listener import HttpListener
-from raftreg.http.wire.road import Hot
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.catalog import Catalog
+from raftreg.server.api.config_entry import ConfigEntries
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
@@ -44,7 +44,7 @@ from raftreg.server.metrics import ServerCollector
 from raftreg.server.queries import QueryRunner
 from raftreg.server.reads import Reads
 from raftreg.server.renewals import RenewalQueue
-from raftreg.server.short import server_road
+from raftreg.server.short import MoreHot, server_road
 from raftreg.server.upkeep import Upkeep
 from raftreg.server.viewfeed import ViewFeed
 from raftreg.server.writes import Writes
@@ -81,7 +81,7 @@ class RegistryServer:
         rng: Random,
         *,
         extra_routes: Iterable[web.RouteDef] = (),
-        extra_hot: Iterable[Hot] = (),
+        extra_hot: Sequence[MoreHot] = (),
     ) -> None:
         self.settings = settings
         self.hub = WatchHub(settings.http.watchers_max)
@@ -217,6 +217,7 @@ class RegistryServer:
             Operator(context),
             Snapshots(context),
             Events(context),
+            ConfigEntries(context),
             Internal(context),
             MetricsPage(self.metrics, self._clock),
             OpenApi(build()),
