@@ -18,13 +18,12 @@ from raftreg.http.problems import AclDisabled
 from raftreg.model import SERF_HEALTH, Status
 from raftreg.version import build
 from raftreg_agent.host_info import HostJson, host_json
+from raftreg_agent.identity import BUILD_DATE
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.monitor import Monitors, as_json, as_text, level_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FORCE_LEAVE_DEADLINE_S = 5.0
-#: What Consul's own builds say when nobody told them their date.
-_BUILD_DATE = "1970-01-01T00:00:01Z"
 
 
 class VersionJson(TypedDict):
@@ -126,7 +125,7 @@ class Administration:
         """Which program this is."""
         body: VersionJson = {
             "SHA": "",
-            "BuildDate": _BUILD_DATE,
+            "BuildDate": BUILD_DATE,
             "HumanVersion": build(),
             "FIPS": "",
         }

@@ -7,7 +7,7 @@ from typing import Any
 from raftreg.client.api import RegistryClient
 from raftreg.errors import ConfigurationError, RaftregError, Rejected
 
-CHECK_DEADLINE_S = 3.0
+CHECK_DEADLINE_S = 2.0
 #: Consul's port for gossip: who joins by it means the server there.
 _GOSSIP_PORT = ":8301"
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from aiohttp import web
 
 from raftreg.core.catalog import Catalog
-from raftreg.errors import InvalidRequest, NotFound
+from raftreg.errors import InvalidRequest, NotFound, Rejected
 from raftreg.http import json, render
 from raftreg.http.bodies import CheckBody, CheckUpdateBody, ServiceBody
+from raftreg.http.coordinate_body import coord_json
 from raftreg.http.decode import check_definition, service_definition
 from raftreg.http.discovery import options_of, query_of
 from raftreg.http.fields import Fields
@@ -25,6 +26,7 @@ from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
 from raftreg.version import build
 from raftreg_agent.administration import Administration
+from raftreg_agent.identity import BUILD_DATE, debug_config, member_stats, program_stats
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.members import member_json, members
 from raftreg_agent.state import Source
@@ -33,7 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Json = dict[str, Any]
 
 LOCAL_CHANGE: Topic = ("agent-services", "")
-_VERBS = {"pass": Status.PASSING, "warn": Status.WARNING, "fail": Status.CRITICAL}
+CHECK_VERBS = {"pass": Status.PASSING, "warn": Status.WARNING, "fail": Status.CRITICAL}
 _HTTP_STATUS = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
 _WORST = ("maintenance", "critical", "warning", "passing")
 
@@ -133,37 +135,35 @@ class AgentRoutes:
             "NodeName": node.name,
             "NodeID": node.id,
             "Revision": "",
+            "BuildDate": BUILD_DATE,
             "Server": settings.server,
             "Version": build(),
         }
         body = {
             "Config": config,
-            "DebugConfig": {
-                "BindAddr": settings.bind,
-                "ClientAddrs": [settings.client],
-                "DNSDomain": settings.dns.domain,
-                "DNSPort": settings.dns_port,
-                "HTTPPort": settings.http_port,
-                "EnableLocalScriptChecks": settings.enable_script_checks,
-                "EnableRemoteScriptChecks": settings.enable_script_checks,
-            },
-            "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0.0, "Height": 1e-5},
+            "DebugConfig": debug_config(settings, node),
+            "Coord": coord_json(self._local.coordinates.coordinate),
             "Member": self._own_member(),
             "Stats": self._agent_stats() | self._stats(),
             "Meta": node.meta,
+            "xDS": None,
         }
         return _answer(request, body)
 
     @operation(
         "Lists the hosts with a lease",
         tag="agent",
-        query=(Param("wan", "the servers alone", Flag),),
+        query=(
+            Param("wan", "the servers alone", Flag),
+            Param("segment", "`_all` or nothing: there are no network segments"),
+        ),
         answer=list[dict[str, Any]],
     )
     async def members(self, request: web.Request) -> web.Response:
         """Hosts with a lease; this one is always among them."""
-        known = [row for row in members(self._catalog()) if row["Name"] != self._local.node.name]
-        listed = sorted([*known, self._own_member()], key=lambda row: str(row["Name"]))
+        if query_of(request).get("segment", "") not in {"", "_all"}:
+            raise Rejected("Network segments are not supported in this version of Consul")
+        listed = self._all_members()
         if "wan" in query_of(request):
             listed = [
                 row | {"Name": f"{row['Name']}.{row['Tags']['dc']}"}
@@ -297,7 +297,7 @@ class AgentRoutes:
     )
     async def assert_check(self, request: web.Request) -> web.Response:
         """Takes the word of a TTL check's owner."""
-        status = _VERBS[request.match_info["verb"]]
+        status = CHECK_VERBS[request.match_info["verb"]]
         note = request.query.get("note", "")
         await self._local.assert_check(_id(request, "check ID"), status, note)
         return web.Response()
@@ -386,6 +386,10 @@ class AgentRoutes:
             "Checks": _check_list(checks),
         }
 
+    def _all_members(self) -> list[Json]:
+        known = [row for row in members(self._catalog()) if row["Name"] != self._local.node.name]
+        return sorted([*known, self._own_member()], key=lambda row: str(row["Name"]))
+
     def _own_member(self) -> Json:
         settings = self._local.settings
         port = settings.raft_port if settings.server else 0
@@ -393,15 +397,17 @@ class AgentRoutes:
 
     def _agent_stats(self) -> dict[str, dict[str, str]]:
         state = self._local.state
-        return {
+        own = {
             "agent": {
                 "check_monitors": str(self._local.scheduler.running),
+                "check_ttls": str(sum(c.definition.ttl_s > 0 for c in state.checks.values())),
                 "checks": str(len(state.checks)),
                 "services": str(len(state.services)),
                 "lease_held": str(self._local.lease.held).lower(),
                 "synced": str(self._local.ledger.settled).lower(),
             }
         }
+        return own | program_stats() | member_stats(self._all_members())
 
 
 def _id(request: web.Request, what: str) -> str:

@@ -255,3 +255,21 @@ async def test_tokens_are_refused_and_not_repeated(rig: Rig) -> None:
     for kind in ("default", "agent", "acl_agent_token", "nonsense"):
         answer = await rig.put(f"token/{kind}", json={"Token": "s3cret"})
         assert answer == (401, "ACL support disabled")
+
+
+async def test_self_tells_what_tools_look_for(rig: Rig) -> None:
+    """Role, version, members; no xDS, no access control."""
+    body = await rig.get("self")
+    assert (body["Config"]["Server"], body["xDS"]) == (False, None)
+    assert body["Config"]["BuildDate"]
+    assert body["DebugConfig"]["ACLsEnabled"] is False
+    assert body["Stats"]["build"]["version"] == body["Config"]["Version"]
+    assert body["Stats"]["serf_lan"]["members"] == "1"
+    assert body["Stats"]["consul"] == {"server": "false", "known_servers": "0"}
+
+
+async def test_there_are_no_network_segments(rig: Rig) -> None:
+    """As in Consul's open edition; all of them together are the members."""
+    assert len(await rig.get("members?segment=_all")) == 1
+    async with rig.http.get(rig.url("members?segment=alpha")) as answer:
+        assert (answer.status, "Network segments" in await answer.text()) == (500, True)
