@@ -43,6 +43,7 @@ from raftreg_agent.checks.runners import Runner
 from raftreg_agent.checks.scheduler import CheckScheduler
 from raftreg_agent.checks.script import ScriptRunner
 from raftreg_agent.checks.tcp import TcpRunner, UdpRunner
+from raftreg_agent.coordinates import HTTP_META, CoordinateKeeper, HttpProber, servers_of
 from raftreg_agent.lease import LeaseKeeper
 from raftreg_agent.ledger import SyncLedger
 from raftreg_agent.memory import Memory
@@ -130,6 +131,10 @@ class LocalAgent:
         self._stopped = False
         self._memory = Memory(self._store, self.state)
         self._aliases = Aliases(self.state, catalog or Catalog, clock.monotonic, self._edge)
+        self._catalog = catalog or Catalog
+        self.coordinates = CoordinateKeeper(
+            settings.node, client, self._servers, HttpProber(settings.node, clock, rng), clock, rng
+        )
         self._changed: list[Callable[[], None]] = []
         self._stopping: list[Callable[[], None]] = []
 
@@ -177,6 +182,7 @@ class LocalAgent:
                 id=SERVER_SERVICE,
                 name=SERVER_SERVICE,
                 port=self.settings.raft_port,
+                meta={HTTP_META: self.settings.public_http},
             )
             self.state.put_service(ServiceDefinition(row), Source.BUILTIN, self._clock.monotonic())
         for loop in self._all_loops(tasks):
@@ -189,8 +195,14 @@ class LocalAgent:
             self.lease.run(),
             self._aliases.run(),
             self._memory.run(),
+            self.coordinates.run(),
             self._keep_house(),
         ]
+
+    def _servers(self) -> list[str]:
+        """HTTP addresses of the servers: those joined, and of a server its fellows."""
+        fellows = servers_of(self._catalog()) if self.settings.server else []
+        return list(dict.fromkeys((*self.settings.join, *fellows)))
 
     async def stop(self) -> None:
         """Ends checks, sync and lease; the registration stays until the lease runs out."""
@@ -287,11 +299,22 @@ class LocalAgent:
         Raises:
             Rejected: There is no such check, or it is no TTL check.
         """
+        change = self.take_word(check_id, status, output)
+        if change is not None:
+            await change
+
+    def take_word(
+        self, check_id: str, status: Status, output: str
+    ) -> Coroutine[Any, Any, None] | None:
+        """As `assert_check`, at once.
+
+        Returns:
+            What ends when the change is in the catalog; None when nothing changes there.
+        """
         edge = self.state.assert_ttl(check_id, status, output, self._clock.monotonic())
         machine = self.state.checks[check_id].machine
         self.scheduler.expect(check_id, machine.ttl_deadline_s)
-        if edge:
-            await self._settle()
+        return self._settle() if edge else None
 
     async def set_maintenance(self, service_id: str, enable: bool, reason: str) -> None:
         """Takes the host (`service_id` empty) or an instance out of discovery, or back.

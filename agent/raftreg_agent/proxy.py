@@ -28,6 +28,7 @@ from raftreg.errors import (
     Unreachable,
 )
 from raftreg.http import json
+from raftreg.http.asker import FORWARDED_HEADER, address_of
 from raftreg.http.discovery import query_of
 from raftreg.http.middleware import BEGUN, UNTIMED
 from raftreg.http.params import read_options
@@ -149,7 +150,11 @@ class ServerProxy:
     def _forwarded(self, request: web.Request) -> dict[str, str]:
         kept = {k: value for k, value in request.headers.items() if k.lower() in _FORWARDED}
         # The hop to the server is short; what is compressed is compressed for the client alone.
-        return kept | {"Accept-Encoding": "identity", AGENT_HEADER: quote(self._node)}
+        return kept | {
+            "Accept-Encoding": "identity",
+            AGENT_HEADER: quote(self._node),
+            FORWARDED_HEADER: address_of(request),
+        }
 
     # -- snapshots: too large to hold ----------------------------------------------------------
 

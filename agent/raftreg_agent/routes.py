@@ -310,13 +310,8 @@ class AgentRoutes:
     )
     async def update_check(self, request: web.Request) -> web.Response:
         """Likewise, with status and output in the body."""
-        fields = Fields(json.loads(await request.read()))
-        text = fields.text("Status")
-        try:
-            status = Status(text)
-        except ValueError as error:
-            raise InvalidRequest(f"Invalid check status: {text[:64]!r}") from error
-        await self._local.assert_check(_id(request, "check ID"), status, fields.text("Output"))
+        status, output = check_update(await request.read())
+        await self._local.assert_check(_id(request, "check ID"), status, output)
         return web.Response()
 
     # -- health of instances -----------------------------------------------------------------
@@ -408,6 +403,20 @@ class AgentRoutes:
             }
         }
         return own | program_stats() | member_stats(self._all_members())
+
+
+def check_update(body: bytes) -> tuple[Status, str]:
+    """Status and output in the body of a check's update.
+
+    Raises:
+        InvalidRequest: The body is malformed.
+    """
+    fields = Fields(json.loads(body))
+    text = fields.text("Status")
+    try:
+        return Status(text), fields.text("Output")
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid check status: {text[:64]!r}") from error
 
 
 def _id(request: web.Request, what: str) -> str:
