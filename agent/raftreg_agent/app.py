@@ -18,18 +18,16 @@ from raftreg.http.figures import MetricsPage
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.problems import path_not_found
+from raftreg.http.wire.listener import HttpListener
 from raftreg_agent.discovery import ViewSource, agent_discovery_routes
 from raftreg_agent.joining import check_server, http_address
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
 from raftreg_agent.routes import agent_routes
+from raftreg_agent.short import agent_road
 from raftreg_agent.view import CatalogView
 
-#: A key of 8 KiB with every byte escaped, and a query.
-REQUEST_LINE_BYTES_MAX = 64 * 1024
-#: Requests in flight when the process ends get this long.
-SHUTDOWN_S = 2.0
 #: A server that does not answer a sync in this time is passed over.
 ATTEMPT_S = 1.0
 
@@ -76,16 +74,9 @@ class AgentApp:
         self._meter = HttpMeter()
         self.metrics.register(self._meter)
         self.metrics.register(AgentCollector(self.local, self.view, self.proxy))
-        source = ViewSource(self.view, settings.datacenter, clock, rng)
-        self._runner = web.AppRunner(
-            self._web_app(source, clock),
-            access_log=None,
-            handle_signals=False,
-            handler_cancellation=True,
-            keepalive_timeout=settings.http.keepalive_s,
-            max_line_size=REQUEST_LINE_BYTES_MAX,
-            shutdown_timeout=SHUTDOWN_S,
-        )
+        self._source = ViewSource(self.view, settings.datacenter, clock, rng)
+        self._clock = clock
+        self._http: HttpListener | None = None
         self._dns = DnsServer(
             lambda: self.view.catalog,
             settings.dns,
@@ -106,7 +97,8 @@ class AgentApp:
     @property
     def http_port(self) -> int:
         """Port of the HTTP listener (useful when the settings ask for any free one)."""
-        return int(self._runner.addresses[0][1])
+        assert self._http is not None
+        return self._http.port
 
     @property
     def http_address(self) -> str:
@@ -120,17 +112,27 @@ class AgentApp:
             ConfigurationError: A definition file can't be used, or an address is taken.
         """
         await self.local.start(tasks)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self.settings.client, self.settings.http_port)
-        try:
-            await site.start()
-        except OSError as error:
-            where = f"{self.settings.client}:{self.settings.http_port}"
-            raise ConfigurationError(f"can't listen on {where}: {error.strerror}") from error
+        await self._listen(tasks)
         self._loops.append(tasks.create_task(self.view.run()))
         if self.settings.dns_port >= 0:
             self._loops.append(tasks.create_task(self._serve_dns()))
         log.info("agent started", node=self.settings.node, http=self.http_address)
+
+    async def _listen(self, tasks: asyncio.TaskGroup) -> None:
+        settings = self.settings
+        road = agent_road(self.local, self.view, self._source, self._meter, tasks.create_task)
+        self._http = HttpListener(
+            self._web_app(self._source, self._clock),
+            road if settings.http.short_way else None,
+            self._clock.monotonic,
+            settings.http.keepalive_s,
+        )
+        await self._http.setup()
+        try:
+            await self._http.listen(settings.client, settings.http_port)
+        except OSError as error:
+            where = f"{settings.client}:{settings.http_port}"
+            raise ConfigurationError(f"can't listen on {where}: {error.strerror}") from error
 
     async def stop(self, *, leave: bool) -> None:
         """Closes the listeners and ends all tasks.
@@ -143,7 +145,8 @@ class AgentApp:
         else:
             await self.local.stop()
         self.view.hub.close(NotProposed("the agent is stopping"))
-        await self._runner.cleanup()
+        if self._http is not None:
+            await self._http.stop()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)

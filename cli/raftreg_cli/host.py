@@ -25,6 +25,7 @@ from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.notify import READY, RELOADING, STOPPING, sd_notify
 from raftreg_agent.routes import agent_routes
+from raftreg_agent.short import check_hot
 from raftreg_cli.process import stop_on_signals
 
 _log = structlog.get_logger(__name__)
@@ -110,6 +111,7 @@ async def _start(
         host.clock,
         host.rng,
         extra_routes=agent_routes(local, host.catalog, stats=lambda: raft_stats(host.replica)),
+        extra_hot=(check_hot(local),),
     )
     server.metrics.register(AgentCollector(local))
     await _started(parts, host.replica.start, host.replica.stop)

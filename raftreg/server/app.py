@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from raftreg.clock import Clock, new_id
 from raftreg.config import ServerSettings
 from raftreg.errors import ConfigurationError, InvalidRequest, NotProposed
+from raftreg.http.delta_queries import catalog_follower
+from raftreg.http.delta_streams import DeltaStreams, Followed
 from raftreg.http.discovery import discovery_routes
 from raftreg.http.express import express
 from raftreg.http.figures import MetricsPage
@@ -108,9 +110,7 @@ class RegistryServer:
         def make_id() -> str:
             return new_id(rng)
 
-        self.queries = QueryRunner(
-            machine, rng, datacenter=settings.datacenter, node=settings.node
-        )
+        self.queries = QueryRunner(machine, rng, datacenter=settings.datacenter, node=settings.node)
         self._replica = replica
         self._clock = clock
         self.expiry = KeyExpiry(replica, machine, clock)
@@ -124,6 +124,15 @@ class RegistryServer:
             renewals=RenewalQueue(replica),
             leases=self.leases,
             feed=ViewFeed(machine, self.hub, self._upkeep.epoch),
+            streams=DeltaStreams(
+                Followed(
+                    hub=self.hub,
+                    ready=self.reads.ready,
+                    epoch=self._upkeep.epoch,
+                    newest=lambda: machine.state.index,
+                ),
+                settings.http.watchers_max,
+            ),
             clock=clock,
             new_id=make_id,
         )
@@ -223,7 +232,8 @@ class RegistryServer:
             OpenApi(build()),
         ):
             app.router.add_routes(part.routes())
-        app.router.add_routes(discovery_routes(self.reads))
+        follow = catalog_follower(context.streams, self.reads)
+        app.router.add_routes(discovery_routes(self.reads, follow))
         app.router.add_routes(self._extra_routes)
         return app
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -34,11 +34,14 @@ _WRITE_OPTIONS: Final = frozenset({"dc"})
 #: A key that needs no decoding, well within the limit of its length.
 _KEY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/-]{1,1024}")
 
+#: Makes further kinds of hot requests (of the agent inside a server).
+MoreHot = Callable[[ReadDesk, Spawn], Iterable[Hot]]
+
 _log = structlog.get_logger(__name__)
 
 
 def server_road(
-    context: Context, meter: RequestMeter, spawn: Spawn, extra: Iterable[Hot] = ()
+    context: Context, meter: RequestMeter, spawn: Spawn, extra: Sequence[MoreHot] = ()
 ) -> ShortRoad:
     """The hot requests of a server.
 
@@ -72,7 +75,7 @@ def server_road(
             Hot(b"GET", PREFIX.encode("ascii"), read),
             Hot(b"PUT", PREFIX.encode("ascii"), write),
             *catalog_hot(desk, reads, lambda _: True),
-            *extra,
+            *(hot for more in extra for hot in more(desk, spawn)),
         )
     )
 
