@@ -77,7 +77,7 @@ class Memory:
         try:
             await self._store.flush()
         except OSError as error:
-            log.warning("registrations not written", error=str(error))
+            log.error("registrations not written", error=str(error))  # noqa: TRY400  # the disk says why
             return error
         return None
 

@@ -77,6 +77,22 @@ class RecordLog:
         self._rewrite = bool(damaged) or self._file_bytes < 0
         return dict(self._live), damaged
 
+    def prove(self) -> None:
+        """Puts what `load` has read on disk, in a new file; on return it may be acted on.
+
+        That lines can be read does not tell that they are on disk: the process before may have been
+        killed between its write and the end of its sync, or its sync failed; then the kernel takes
+        the pages for clean, and no later sync of that file writes them (Rebello et al., "Can
+        Applications Recover from fsync Failures?", USENIX ATC 2020).
+
+        Raises:
+            OSError: It could not be written. Nothing was lost.
+        """
+        if self._path.exists():
+            self._rewrite = True
+            self._write_anew()
+            self._rewrite = False
+
     def write(self, group: Mapping[Key, bytes | None]) -> None:
         """Puts a group on disk; on return it is durable.
 
@@ -84,7 +100,8 @@ class RecordLog:
             group: JSON values by key, None to remove.
 
         Raises:
-            OSError: It is not known how much of it is; the next call writes everything anew.
+            OSError: It is not known how much of it is. The file is never trusted again: the next
+                call writes everything to a new one.
         """
         lines = b"".join(_line(key, value) for key, value in group.items())
         for key, value in group.items():
@@ -146,7 +163,9 @@ def write_durably(path: Path, data: bytes) -> None:
         OSError: The file is as it was, or as it should be.
     """
     aside = path.with_suffix(".tmp")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # A file of its own: what an earlier failed sync left in the other one is worth nothing.
+    aside.unlink(missing_ok=True)
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         _write_all(handle, data)
         os.fdatasync(handle)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ import msgspec
 import structlog
 
 from raftreg.clock import new_id
-from raftreg.durable import make_directory_durably
+from raftreg.durable import make_directory_durably, sync_names
 from raftreg.errors import ConfigurationError
 from raftreg.http.decode import CheckDefinition, ServiceDefinition
 from raftreg_agent.record_log import Key, RecordLog, write_durably
@@ -72,6 +73,8 @@ class Store:
     def open(self) -> Remembered:
         """Makes the directory and reads what is there.
 
+        What can be read is written to a new file before it counts: see `RecordLog.prove`.
+
         Raises:
             ConfigurationError: The directory can't be used.
         """
@@ -82,13 +85,16 @@ class Store:
             values, damaged = self._log.load()
             for line in damaged:
                 self._set_line_aside(line, "the line is damaged")
+            remembered = Remembered(
+                services=tuple(self._decoded(values, Shelf.SERVICES, ServiceDefinition)),
+                checks=tuple(self._decoded(values, Shelf.CHECKS, CheckDefinition)),
+                statuses=tuple(self._decoded(values, Shelf.STATUSES, KnownStatus)),
+            )
+            self._log.prove()
+            sync_names(self._dir)  # the node id was renamed into it
         except OSError as error:
             raise ConfigurationError(f"data directory {self._dir}: {error.strerror}") from error
-        return Remembered(
-            services=tuple(self._decoded(values, Shelf.SERVICES, ServiceDefinition)),
-            checks=tuple(self._decoded(values, Shelf.CHECKS, CheckDefinition)),
-            statuses=tuple(self._decoded(values, Shelf.STATUSES, KnownStatus)),
-        )
+        return remembered
 
     def node_id(self, rng: Random | None = None) -> str:
         """The UUID of this host; made when there is none, or when the file holds none."""
@@ -160,6 +166,8 @@ class Store:
         log.error("line can't be read, it is set aside", path=path, aside=str(aside), error=why)
         with contextlib.suppress(OSError), aside.open("ab") as file:
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())  # the log is about to be written without it
 
 
 def _set_aside(path: Path, error: Exception) -> None:
