@@ -132,7 +132,9 @@ class _Run:
             try:
                 self.rows += await SCENARIOS[name](lab)
             except RaftregError as error:
-                self._notes.print(f"error: {name}: {error.message}", style="red", markup=False)
+                self._notes.print(
+                    f"error: {name}: {error.message}", style="red", markup=False, soft_wrap=True
+                )
                 self.exit_code = 1
 
 
@@ -142,7 +144,9 @@ def _consul(binary: Path | None, notes: Console) -> Consul | None:
         found = find(binary)
     except BenchFailure as error:
         notes.print(
-            f"{error.message}: published figures of Consul 1.8 stand in its place", markup=False
+            f"{error.message}: published figures of Consul 1.8 stand in its place",
+            markup=False,
+            soft_wrap=True,
         )
         return None
     notes.print(f"beside us: {found.name}", markup=False)
