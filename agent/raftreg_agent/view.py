@@ -22,6 +22,7 @@ from raftreg.clock import Clock
 from raftreg.core.catalog import Catalog
 from raftreg.core.changes import ALL
 from raftreg.core.delta import decode_deltas
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import ConnectionLost, RaftregError
 from raftreg.http.watch import WatchHub
 
@@ -50,7 +51,7 @@ class Frame(msgspec.Struct):
     last_contact_ms: int | None = None
 
 
-_frames = msgspec.msgpack.Decoder(Frame)
+_frames = MsgpackDecoder[Frame](Frame)
 
 
 class CatalogView:

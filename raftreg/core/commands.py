@@ -8,10 +8,13 @@ cluster is upgraded (ADR 0004 tells how indexes count).
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
+from raftreg.core.connect_ca import AuthoritySet
 from raftreg.core.events import Event
+from raftreg.decoding import MsgpackDecoder
 from raftreg.model import (
     Check,
     ConfigEntry,
@@ -198,6 +201,39 @@ class ConfigDelete(
     cas: int | None = None
 
 
+class IntentionSet(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intention-set"
+):
+    """Writes one intention into the service-intentions entry of its destination.
+
+    Attributes:
+        source, destination: Names of services, or "*".
+        id: Names an intention that is written by id; "" for one that only its pair names.
+        update: The id must be there already; else it is new, and so is the pair.
+        action: "allow", "deny", or "" where permissions decide.
+        permissions: As `raftreg.core.entries.access.Permission`.
+    """
+
+    source: str
+    destination: str
+    id: str = ""
+    update: bool = False
+    action: str = ""
+    permissions: tuple[dict[str, Any], ...] = ()
+    description: str = ""
+    meta: dict[str, str] = {}
+
+
+class IntentionDelete(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intention-delete"
+):
+    """Deletes one intention, by its id or by its pair; False when there is none."""
+
+    id: str = ""
+    source: str = ""
+    destination: str = ""
+
+
 class QuerySet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="query-set"):
     """Writes a prepared query; gives its id.
 
@@ -282,6 +318,9 @@ Command = (
     | SessionDestroy
     | ConfigSet
     | ConfigDelete
+    | IntentionSet
+    | IntentionDelete
+    | AuthoritySet
     | QuerySet
     | QueryDelete
     | CoordinateUpdate
@@ -292,7 +331,7 @@ Command = (
 )
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_decoder: MsgpackDecoder[Command] = MsgpackDecoder(Command)
 
 
 def encode(command: Command) -> bytes:

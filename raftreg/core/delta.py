@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.model import Check, Node, ServiceInstance
 
 DeltaKind = Literal["node", "service", "check"]
@@ -42,11 +43,11 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_wire_decoder = msgspec.msgpack.Decoder(list[_Wire])
-_row_decoders: dict[str, msgspec.msgpack.Decoder[Row | None]] = {
-    "node": msgspec.msgpack.Decoder(Node | None),
-    "service": msgspec.msgpack.Decoder(ServiceInstance | None),
-    "check": msgspec.msgpack.Decoder(Check | None),
+_wire_decoder = MsgpackDecoder[list[_Wire]](list[_Wire])
+_row_decoders: dict[str, MsgpackDecoder[Row | None]] = {
+    "node": MsgpackDecoder(Node | None),
+    "service": MsgpackDecoder(ServiceInstance | None),
+    "check": MsgpackDecoder(Check | None),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.model import Check, KVEntry, Node, ServiceInstance
 
 
@@ -62,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
+_decoder: MsgpackDecoder[Outcome] = MsgpackDecoder(Outcome)
 _QUOTED_CHARS_MAX = 256
 
 

@@ -24,10 +24,12 @@ from typing import Any
 import msgspec
 
 from raftreg.core.config_table import ConfigTable
+from raftreg.core.connect_ca import Authority
 from raftreg.core.distances import CoordinateRow
 from raftreg.core.events import Event, EventRing
 from raftreg.core.staging import Staging
 from raftreg.core.state import State
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import RaftregError
 from raftreg.model import Check, ConfigEntry, KVEntry, Node, PreparedQuery, ServiceInstance, Session
 
@@ -66,6 +68,7 @@ class Table(enum.IntEnum):
     QUERIES = 13
     COORDINATES = 14
     EVENTS = 15
+    CONNECT = 16
     KV_DEADLINES = 20
 
 
@@ -100,23 +103,24 @@ _KVRow = tuple[str, bytes, int, str | None, int, int, int]
 _Rows = list[Any]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoders: dict[Table, msgspec.msgpack.Decoder[_Rows]] = {
-    Table.HEADER: msgspec.msgpack.Decoder(list[Header]),
-    Table.KV: msgspec.msgpack.Decoder(list[_KVRow]),
-    Table.TOMBSTONES: msgspec.msgpack.Decoder(list[tuple[str, int]]),
-    Table.NODES: msgspec.msgpack.Decoder(list[Node]),
-    Table.SERVICES: msgspec.msgpack.Decoder(list[ServiceInstance]),
-    Table.CHECKS: msgspec.msgpack.Decoder(list[Check]),
-    Table.SESSIONS: msgspec.msgpack.Decoder(list[Session]),
-    Table.CONFIG: msgspec.msgpack.Decoder(list[ConfigEntry]),
-    Table.LOCK_DELAYS: msgspec.msgpack.Decoder(list[tuple[str, int]]),
-    Table.LAST_CHANGES: msgspec.msgpack.Decoder(list[tuple[str, str, int]]),
-    Table.STAGED: msgspec.msgpack.Decoder(list[bytes]),
-    Table.TRAILER: msgspec.msgpack.Decoder(list[dict[str, int]]),
-    Table.QUERIES: msgspec.msgpack.Decoder(list[PreparedQuery]),
-    Table.COORDINATES: msgspec.msgpack.Decoder(list[CoordinateRow]),
-    Table.EVENTS: msgspec.msgpack.Decoder(list[Event]),
-    Table.KV_DEADLINES: msgspec.msgpack.Decoder(list[tuple[str, int, int]]),
+_decoders: dict[Table, MsgpackDecoder[_Rows]] = {
+    Table.HEADER: MsgpackDecoder(list[Header]),
+    Table.KV: MsgpackDecoder(list[_KVRow]),
+    Table.TOMBSTONES: MsgpackDecoder(list[tuple[str, int]]),
+    Table.NODES: MsgpackDecoder(list[Node]),
+    Table.SERVICES: MsgpackDecoder(list[ServiceInstance]),
+    Table.CHECKS: MsgpackDecoder(list[Check]),
+    Table.SESSIONS: MsgpackDecoder(list[Session]),
+    Table.CONFIG: MsgpackDecoder(list[ConfigEntry]),
+    Table.LOCK_DELAYS: MsgpackDecoder(list[tuple[str, int]]),
+    Table.LAST_CHANGES: MsgpackDecoder(list[tuple[str, str, int]]),
+    Table.STAGED: MsgpackDecoder(list[bytes]),
+    Table.TRAILER: MsgpackDecoder(list[dict[str, int]]),
+    Table.QUERIES: MsgpackDecoder(list[PreparedQuery]),
+    Table.COORDINATES: MsgpackDecoder(list[CoordinateRow]),
+    Table.EVENTS: MsgpackDecoder(list[Event]),
+    Table.CONNECT: MsgpackDecoder(list[Authority]),
+    Table.KV_DEADLINES: MsgpackDecoder(list[tuple[str, int, int]]),
 }
 
 
@@ -354,6 +358,7 @@ def _build(header: Header, tables: dict[Table, _Rows]) -> State:
     for holder in state.kv.held:
         _require(holder in state.sessions, f"a key is locked by session {holder}, which is missing")
     state.config = ConfigTable(tables[Table.CONFIG])
+    state.connect = tables[Table.CONNECT][-1] if tables[Table.CONNECT] else Authority()
     state.config_deleted = header.config_deleted
     _build_queries(state, header, tables)
     _build_coordinates(state, header, tables)

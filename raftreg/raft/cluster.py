@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import InvalidRequest, NoLeader, NotFound, NotProposed, RaftregError
 from raftreg.raft.api import Server
 from raftreg.raft.bootstrap import Begin, Candidate, Pin, Wait, next_step
@@ -52,6 +53,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     server: Server | None = None
     server_id: str = ""
+
+
+_requests = MsgpackDecoder[_Request](_Request)
 
 
 class Cluster:
@@ -303,7 +307,10 @@ class Cluster:
             raise _ERRORS.get(fault.remote_code, RaftregError)(fault.message) from fault
 
     async def _answer(self, payload: bytes) -> bytes:
-        request = msgspec.msgpack.decode(payload, type=_Request)
+        try:
+            request = _requests.decode(payload)
+        except msgspec.DecodeError as error:
+            raise NotProposed(f"the question can't be read: {error}") from error
         if not self._replica.node.leads:
             raise NoLeader("No cluster leader")
         try:

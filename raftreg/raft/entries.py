@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.raft.membership import (
     Configuration,
     decode_configuration,
@@ -49,7 +50,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Batch)
+_decoder = MsgpackDecoder[Batch](Batch)
 
 
 def encode_batch(batch: Batch) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import InvalidRequest, NotFound
 from raftreg.raft.api import Server
 
@@ -80,7 +81,7 @@ def voters_changed(before: Configuration, after: Configuration) -> int:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Configuration)
+_decoder = MsgpackDecoder[Configuration](Configuration)
 
 
 def encode_configuration(configuration: Configuration) -> bytes:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import msgspec
 from crc32c import crc32c
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.raft.disk import Disk, Handle, temporary_name
 from raftreg.raft.faults import CorruptSnapshot
 
@@ -366,7 +367,7 @@ class _Reader:
         if version != FORMAT_VERSION:
             raise self._corrupt(8, f"format version {version}; this program reads {FORMAT_VERSION}")
         try:
-            meta = msgspec.msgpack.decode(encoded, type=SnapshotMeta)
+            meta = MsgpackDecoder[SnapshotMeta](SnapshotMeta).decode(encoded)
         except msgspec.DecodeError as error:
             raise self._corrupt(_HEADER.size, f"malformed metadata: {error}") from error
         if meta.name != self._name:

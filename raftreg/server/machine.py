@@ -44,7 +44,7 @@ class RegistryMachine:
         """Applies one command; bytes that are none are refused and count like any other."""
         try:
             decoded = commands.decode(command)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except msgspec.DecodeError as error:
             self.state.index += 1
             _log.error("undecodable_command", index=self.state.index, reason=str(error))
             refused = Refused("undecodable", f"the command can't be decoded: {error}", 400)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import InvalidRequest, NotProposed, RaftregError
 from raftreg.raft.api import ReplicaAPI
 
@@ -98,8 +99,8 @@ class RenewalAnswer(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_renewals = msgspec.msgpack.Decoder(Renewal)
-_answers = msgspec.msgpack.Decoder(RenewalAnswer)
+_renewals = MsgpackDecoder[Renewal](Renewal)
+_answers = MsgpackDecoder[RenewalAnswer](RenewalAnswer)
 
 
 _Waiting = tuple[Renewal, asyncio.Future[RenewalAnswer]]

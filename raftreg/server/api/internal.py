@@ -10,6 +10,7 @@ from aiohttp import web
 
 from raftreg.core import commands
 from raftreg.core.commands import NodeSync
+from raftreg.decoding import JsonDecoder
 from raftreg.errors import InvalidRequest, NoLeader
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
@@ -26,8 +27,8 @@ CONFIRM_S = 1.0  #: how long a new view waits for a majority to confirm this sta
 SEND_TIMEOUT_S = 30.0  #: a client that takes nothing for so long is cut off
 MSGPACK = "application/msgpack"
 
-_json_renewals = msgspec.json.Decoder(Renewal)
-_json_commands = msgspec.json.Decoder(commands.Command)
+_json_renewals = JsonDecoder[Renewal](Renewal)
+_json_commands: JsonDecoder[commands.Command] = JsonDecoder(commands.Command)
 
 
 class Internal:
@@ -46,6 +47,7 @@ class Internal:
             web.put("/v1/internal/renew", self.renew),
             web.put("/v1/internal/node-sync", self.node_sync),
             web.get("/v1/internal/view", self.view, allow_head=False),
+            web.get("/v1/internal/view-index", self.view_index, allow_head=False),
         ]
 
     async def renew(self, request: web.Request) -> Reply:
@@ -72,7 +74,7 @@ class Internal:
         body = await read_body(request, self._context.settings.http.body_bytes_max)
         try:
             command = commands.decode(body) if _is_msgpack(request) else _json_commands.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except msgspec.DecodeError as error:
             raise InvalidRequest(f"Request decode failed: {error}") from error
         if not isinstance(command, NodeSync):
             raise InvalidRequest("Request decode failed: the body must be a node-sync")
@@ -92,6 +94,12 @@ class Internal:
         with contextlib.suppress(ConnectionError):  # the agent is gone: so ends every feed
             await _Stream(self._context, response).run(index, params.get("epoch", ""))
         return response
+
+    async def view_index(self, request: web.Request) -> Reply:
+        """How far a view has to have come to hold all that was written before this request."""
+        del request
+        await self._context.replica.read_index(self._context.settings.http.read_timeout_s)
+        return Reply(dumps({"index": self._context.feed.newest}))
 
     async def _be_new_enough(self, index: int, epoch: str) -> None:
         """Lets no server replace a view by less, as one that has just been restarted has.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from raftreg.decoding import MsgpackDecoder
 from raftreg.errors import InvalidRequest, NoLeader, NotFound
 from raftreg.http.discovery import options_of, query_of
 from raftreg.http.json import dumps
@@ -219,7 +220,7 @@ class Operator:
 STATUS_QUESTION = b"\xa6status"  #: msgpack text "status"; renewals are maps
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(ReplicaStatus)
+_decoder = MsgpackDecoder[ReplicaStatus](ReplicaStatus)
 
 
 def encode_status(status: ReplicaStatus) -> bytes:
