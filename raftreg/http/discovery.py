@@ -17,6 +17,7 @@ from raftreg.core import query
 from raftreg.core.catalog import Catalog
 from raftreg.errors import InvalidRequest
 from raftreg.http import render
+from raftreg.http.delta_streams import wants_events
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, HEALTH_ENTRY, NODE, SERVICE
 from raftreg.http.json import dumps
@@ -101,6 +102,12 @@ class CatalogQuery(msgspec.Struct, frozen=True):
 def read_head_bytes(index: int, head: ReadHead) -> bytes:
     """Header lines that every read of replicated data carries."""
     return b"X-Consul-Index: %d\r\n" % max(index, 1) + _head_lines(head)
+
+
+def read_head_fields(index: int, head: ReadHead) -> dict[str, str]:
+    """The same as fields, for answers that the framework writes."""
+    lines = read_head_bytes(index, head).decode("latin-1").split("\r\n")
+    return dict(line.split(": ", 1) for line in lines if line)
 
 
 def answer_head(index: int, told: ReadHead, options: ReadOptions) -> bytes:
@@ -331,9 +338,12 @@ def _checks(options: ReadOptions) -> Callable[[Iterable[Check]], list[CheckJson]
 
 
 Ask = Callable[[str, ReadOptions], CatalogQuery]
+#: From path pattern, name, request and options to a stream of events; None: there is none of it.
+Follower = Callable[[str, str, web.Request, ReadOptions], Awaitable[web.StreamResponse] | None]
 
 _META = Param("node-meta", "only nodes with this `key:value`", repeats=True)
 _TAG = Param("tag", "only instances with this tag; all that are given must match", repeats=True)
+_NEAR = Param("near", "nearest first, by the distance from a node, `_agent` or `_ip`")
 _PASSING = Param("passing", "only instances whose checks all pass", Flag)
 
 
@@ -353,7 +363,7 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         "/v1/catalog/nodes",
         "",
         lambda _, options: nodes_query(options),
-        _described("Lists the nodes", "catalog", list[NodeJson], _META),
+        _described("Lists the nodes", "catalog", list[NodeJson], _META, _NEAR),
     ),
     (
         "/v1/catalog/services",
@@ -376,6 +386,7 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
             list[CatalogServiceJson],
             _TAG,
             _META,
+            _NEAR,
         ),
     ),
     (
@@ -395,13 +406,14 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
             _PASSING,
             _TAG,
             _META,
+            _NEAR,
         ),
     ),
     (
         "/v1/health/checks/{name:(?s:.*)}",
         "Missing service name",
         health_checks_query,
-        _described("Lists the checks of a service", "health", list[CheckJson], _META),
+        _described("Lists the checks of a service", "health", list[CheckJson], _META, _NEAR),
     ),
     (
         "/v1/health/node/{name:(?s:.*)}",
@@ -413,23 +425,44 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         "/v1/health/state/{name:(?s:.*)}",
         "Missing check state",
         health_state_query,
-        _described("Lists the checks with a status, or `any`", "health", list[CheckJson], _META),
+        _described(
+            "Lists the checks with a status, or `any`", "health", list[CheckJson], _META, _NEAR
+        ),
     ),
 )
 
 
-def discovery_routes(source: CatalogSource) -> list[web.RouteDef]:
-    """The read endpoints of catalog and health over a source."""
+#: Makes a query's answer sorted as `?near` of a request asks for.
+NearSort = Callable[[web.Request, ReadOptions, CatalogQuery], CatalogQuery]
+
+
+def discovery_routes(
+    source: CatalogSource, follow: Follower | None = None, near: NearSort | None = None
+) -> list[web.RouteDef]:
+    """The read endpoints of catalog and health over a source.
+
+    Args:
+        source: Where answers come from.
+        follow: Answers those who ask for a stream of events.
+        near: Sorts by distance; None: `?near` changes nothing.
+    """
 
     def handler(
-        missing: str, ask: Ask, described: Operation
-    ) -> Callable[[web.Request], Awaitable[Reply]]:
-        async def handle(request: web.Request) -> Reply:
+        path: str, missing: str, ask: Ask, described: Operation
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
             name = request.match_info.get("name", "")
             if missing and not name:
                 raise InvalidRequest(missing)
             options = options_of(request, source.datacenter)
-            return await answer(source, request, options, ask(name, options))
+            if follow is not None and wants_events(request):
+                stream = follow(path, name, request, options)
+                if stream is not None:
+                    return await stream
+            asked = ask(name, options)
+            if options.near and near is not None:
+                asked = near(request, options, asked)
+            return await answer(source, request, options, asked)
 
         return describe(handle, described)
 
@@ -439,6 +472,7 @@ def discovery_routes(source: CatalogSource) -> list[web.RouteDef]:
         return Reply(dumps([source.datacenter]))
 
     routes = [
-        web.get(path, handler(missing, ask, described)) for path, missing, ask, described in _READS
+        web.get(path, handler(path, missing, ask, described))
+        for path, missing, ask, described in _READS
     ]
     return [*routes, web.get("/v1/catalog/datacenters", datacenters)]

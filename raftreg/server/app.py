@@ -24,12 +24,15 @@ from raftreg.http.openapi import OpenApi
 from raftreg.http.watch import WatchHub
 from raftreg.http.wire.listener import HttpListener
 from raftreg.raft.api import ReplicaAPI
+from raftreg.server.api.acl import AccessControl
+from raftreg.server.api.autopilot import Autopilot
 from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.config_entry import ConfigEntries
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
 from raftreg.server.api.internal import Internal
+from raftreg.server.api.keyring import Keyring
 from raftreg.server.api.kv import KV
 from raftreg.server.api.kv import PREFIX as KV_PREFIX
 from raftreg.server.api.kv import ROUTE as KV_ROUTE
@@ -43,6 +46,7 @@ from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
 from raftreg.server.metrics import ServerCollector
+from raftreg.server.nearness import NearSorter
 from raftreg.server.queries import QueryRunner
 from raftreg.server.reads import Reads
 from raftreg.server.renewals import RenewalQueue
@@ -136,6 +140,7 @@ class RegistryServer:
             clock=clock,
             new_id=make_id,
         )
+        self._near = NearSorter(machine, settings.node)
         self._coordinates = CoordinateQueue(self._context.writes)
         self._extra_routes = list(extra_routes)
         self._extra_hot = tuple(extra_hot)
@@ -224,6 +229,9 @@ class RegistryServer:
             CoordinateRoutes(context, self._coordinates),
             Transactions(context),
             Operator(context),
+            Autopilot(context),
+            Keyring(context),
+            AccessControl(context),
             Snapshots(context),
             Events(context),
             ConfigEntries(context),
@@ -233,7 +241,7 @@ class RegistryServer:
         ):
             app.router.add_routes(part.routes())
         follow = catalog_follower(context.streams, self.reads)
-        app.router.add_routes(discovery_routes(self.reads, follow))
+        app.router.add_routes(discovery_routes(self.reads, follow, self._near))
         app.router.add_routes(self._extra_routes)
         return app
 

@@ -101,7 +101,7 @@ async def test_a_ttl_goes_with_its_key(tmp_path: Path) -> None:
     rows = [{"key": "a", "value": "eA==", "ttl_ms": 30_000}, {"key": "b", "value": "eA=="}]
     file.write_text(json.dumps(rows))
     txn = _FakeTxn()
-    await kv_bulk.import_entries(_client(txn), kv_bulk.read_entries(str(file), ""), print)
+    await kv_bulk.import_entries(_client(txn), kv_bulk.read_entries(str(file), ""), lambda _: None)
     ((first, second),) = txn.groups
     assert first["TTL"] == "30s"
     assert "TTL" not in second

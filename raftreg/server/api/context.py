@@ -11,6 +11,7 @@ from aiohttp import web
 from raftreg.clock import Clock
 from raftreg.config import ServerSettings
 from raftreg.errors import InvalidRequest
+from raftreg.http.delta_streams import DeltaStreams
 from raftreg.http.params import NO_QUERY, Query, query_from
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.leases import Leases
@@ -37,6 +38,7 @@ class Context:
     renewals: RenewalQueue
     leases: Leases
     feed: ViewFeed
+    streams: DeltaStreams
     clock: Clock
     new_id: Callable[[], str]
 

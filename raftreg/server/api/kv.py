@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from aiohttp import web
 from msgspec.structs import replace
 
@@ -9,7 +11,9 @@ from raftreg.core import query
 from raftreg.core.commands import KVOp, KVVerb
 from raftreg.core.results import Outcome
 from raftreg.errors import InvalidRequest, TooLarge
-from raftreg.http.discovery import read_head_bytes, shared_reply
+from raftreg.http.delta_streams import wants_events
+from raftreg.http.deltas import DeltaQuery
+from raftreg.http.discovery import read_head_bytes, read_head_fields, shared_reply
 from raftreg.http.fields import key_ttl_ms_of
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED, Handler
@@ -80,7 +84,7 @@ class KV:
         answer=list[KVJson | str],
         also={404: "no such key"},
     )
-    async def get(self, request: web.Request) -> Reply:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         """One key, a tree (`?recurse`) or key names (`?keys`)."""
         key, params = split_target(request, PREFIX)
         if not params:
@@ -92,6 +96,8 @@ class KV:
         if "keys" in params:
             return await self._keys(request, key, params, options)
         if "recurse" in params:
+            if wants_events(request):
+                return await self._follow(request, key, options)
             return await self._tree(request, key, options)
         return await self._get(request, key, params, options)
 
@@ -139,6 +145,24 @@ class KV:
             return json_reply(request, body(), head)
         key = ("kv-tree", prefix, options.pretty)
         return shared_reply(self._context.reads.rendered, request, key, found.index, head, body)
+
+    async def _follow(
+        self, request: web.Request, prefix: str, options: ReadOptions
+    ) -> web.StreamResponse:
+        """A tree as a stream of events."""
+        context = self._context
+
+        def find() -> tuple[int, dict[Hashable, KVEntry]]:
+            found = query.kv_list(context.machine.state, prefix)
+            return found.index, {entry.key: entry for entry in found.value}
+
+        question = DeltaQuery(("kv", prefix), query.topics_kv_prefix(prefix), find, kv_json)
+        return await context.streams.stream(
+            request,
+            options,
+            question,
+            lambda index: read_head_fields(index, context.reads.head(options)),
+        )
 
     async def _keys(
         self, request: web.Request, prefix: str, params: Query, options: ReadOptions
