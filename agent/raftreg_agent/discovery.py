@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -98,6 +99,10 @@ def _chosen(view: CatalogView, from_view: object, ask_server: Handler) -> Handle
         options = read_options(query_of(request))
         if not view.ready.is_set() or not allows(options, view.age_s or 0.0):
             return await ask_server(request)
+        if options.near:
+            # Only servers hold coordinates to sort by; an answer in no order is better than none.
+            with contextlib.suppress(NoLeader):
+                return await ask_server(request)
         return await from_view(request)  # type: ignore[no-any-return, operator]
 
     return handle
