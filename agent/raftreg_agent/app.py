@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from raftreg.client.api import RegistryClient
 from raftreg.clock import Clock
 from raftreg.config import AgentSettings
+from raftreg.dns.query import Doors
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError, NotProposed
 from raftreg.http.figures import MetricsPage
@@ -20,6 +21,7 @@ from raftreg.http.middleware import answer_errors
 from raftreg.http.problems import path_not_found
 from raftreg.http.wire.listener import HttpListener
 from raftreg_agent.discovery import ViewSource, agent_discovery_routes
+from raftreg_agent.freshness import ViewFreshness
 from raftreg_agent.joining import check_server, http_address
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
@@ -85,6 +87,9 @@ class AgentApp:
             clock=clock,
             rng=rng,
             registry=self.metrics,
+            doors=Doors(
+                freshness=ViewFreshness(self.view, self._asking, settings.http.read_timeout_s)
+            ),
         )
         self.dns_ready = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []

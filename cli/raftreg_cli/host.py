@@ -16,10 +16,12 @@ from raftreg.client.api import RegistryClient
 from raftreg.clock import Clock
 from raftreg.config import ServerSettings
 from raftreg.core.catalog import Catalog
+from raftreg.dns.query import Doors
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError, RaftregError
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.app import RegistryServer
+from raftreg.server.freshness import StateFreshness
 from raftreg.server.machine import RegistryMachine
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
@@ -127,6 +129,7 @@ async def _start(
             clock=host.clock,
             rng=host.rng,
             registry=server.metrics,
+            doors=Doors(freshness=StateFreshness(host.replica, settings.http.read_timeout_s)),
         )
         await _started(parts, _listening(dns), dns.stop)
 

@@ -90,6 +90,11 @@ class ViewFeed:
         """The registry index now."""
         return self._machine.state.index
 
+    @property
+    def newest(self) -> int:
+        """The index of the last change of the catalog; a view that has come so far is complete."""
+        return self._ring[-1].index if self._ring else self._floor
+
     def can_resume(self, index: int, epoch: str) -> bool:
         """Tells whether everything after an index is in the ring."""
         return bool(epoch) and epoch == self._epoch() and index >= self._floor

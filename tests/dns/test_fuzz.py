@@ -23,9 +23,7 @@ VALID = [
     for rdtype in ("A", "SRV", "ANY", "TXT")
     for edns in (-1, 0)
 ]
-WORDS = (
-    "web _web _tcp service node addr query connect ingress virtual dc1 dc default ap consul ns"
-).encode()
+WORDS = b"web _web _tcp service node addr query connect ingress virtual dc1 dc default ap consul ns"
 labels = st.binary(min_size=1, max_size=63) | st.sampled_from(WORDS.split())
 
 

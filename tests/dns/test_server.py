@@ -19,6 +19,7 @@ import pytest
 from raftreg.clock import SystemClock
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
+from raftreg.dns.query import Doors
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError
 from tests.dns.catalogs import sample
@@ -29,7 +30,11 @@ HOST = "127.0.0.1"
 
 @asynccontextmanager
 async def serving(
-    view: Callable[[], Catalog] | None = None, **settings: Any
+    view: Callable[[], Catalog] | None = None,
+    *,
+    port: int = 0,
+    doors: Doors | None = None,
+    **settings: Any,
 ) -> AsyncIterator[DnsServer]:
     """A server on a free port."""
     catalog = sample().catalog
@@ -37,9 +42,10 @@ async def serving(
         view or (lambda: catalog),
         DnsSettings(**settings),
         host=HOST,
-        port=0,
+        port=port,
         clock=SystemClock(),
         rng=Random(3),
+        doors=doors or Doors(),
     )
     await server.start()
     try:
