@@ -27,10 +27,12 @@ from raftreg.raft.api import ReplicaAPI
 from raftreg.server.api.acl import AccessControl
 from raftreg.server.api.autopilot import Autopilot
 from raftreg.server.api.catalog import Catalog
+from raftreg.server.api.chain import DiscoveryChains
 from raftreg.server.api.config_entry import ConfigEntries
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
+from raftreg.server.api.intention import Intentions
 from raftreg.server.api.internal import Internal
 from raftreg.server.api.keyring import Keyring
 from raftreg.server.api.kv import KV
@@ -235,6 +237,8 @@ class RegistryServer:
             Snapshots(context),
             Events(context),
             ConfigEntries(context),
+            Intentions(context),
+            DiscoveryChains(context),
             Internal(context),
             MetricsPage(self.metrics, self._clock),
             OpenApi(build()),

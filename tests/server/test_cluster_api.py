@@ -21,7 +21,7 @@ from raftreg.core.catalog import Catalog
 from raftreg.core.delta import decode_deltas
 from raftreg.errors import NoLeader, UnknownOutcome
 from raftreg.raft.api import PeerStatus, ReplicaStatus, Role, Server
-from raftreg.server.api.status import health_json
+from raftreg.server.api.autopilot import health_json
 from tests.server.conftest import Running, until
 
 

@@ -13,18 +13,13 @@ from raftreg.http.operation import DATACENTER, Flag, Param, operation
 from raftreg.http.params import Consistency, ReadOptions
 from raftreg.http.reply import TRUE, Reply
 from raftreg.http.shapes import (
-    ClusterHealthJson,
     RaftConfigurationJson,
     RaftServerJson,
-    ServerHealthJson,
     TransferJson,
 )
-from raftreg.raft.api import PeerStatus, ReplicaStatus, Role, Server
+from raftreg.raft.api import ReplicaAPI, ReplicaStatus, Server
 from raftreg.server.api.context import Context
 
-#: A server that the leader has not heard for longer is unhealthy; as in Consul's autopilot.
-LAST_CONTACT_THRESHOLD_S = 0.2
-TRAILING_LOGS_MAX = 250
 PROTOCOL_VERSION = "3"
 
 _READ = (
@@ -56,8 +51,6 @@ class Operator:
             web.put("/v1/operator/raft/add", self.add),
             web.put(transfer, self.transfer),
             web.post(transfer, self.transfer),
-            web.get("/v1/operator/autopilot/health", self.health),
-            web.get("/v1/operator/autopilot/configuration", self.autopilot),
         ]
 
     def _status(self) -> ReplicaStatus:
@@ -163,48 +156,6 @@ class Operator:
         leader = await self._context.replica.transfer_leadership(target)
         return Reply(dumps({"Success": True, "Leader": leader}))
 
-    @operation(
-        "Tells how the members are",
-        tag="operator",
-        query=_READ,
-        answer=ClusterHealthJson,
-        also={429: ClusterHealthJson},
-    )
-    async def health(self, request: web.Request) -> Reply:
-        """How each member stands; 429 when the cluster is not healthy, as in Consul."""
-        options = options_of(request, self._datacenter)
-        status = await self._leaders_status(options)
-        body = health_json(status)
-        code = 200 if body["Healthy"] else 429
-        return Reply(dumps(body, pretty=options.pretty), code)
-
-    async def autopilot(self, request: web.Request) -> Reply:
-        """The rules that servers keep by themselves; they are fixed."""
-        options = options_of(request, self._datacenter)
-        body = {
-            "CleanupDeadServers": False,
-            "LastContactThreshold": f"{round(LAST_CONTACT_THRESHOLD_S * 1000)}ms",
-            "MaxTrailingLogs": TRAILING_LOGS_MAX,
-            "MinQuorum": 0,
-            "ServerStabilizationTime": "0s",
-            "RedundancyZoneTag": "",
-            "DisableUpgradeMigration": True,
-            "UpgradeVersionTag": "",
-            "CreateIndex": 0,
-            "ModifyIndex": 0,
-        }
-        return Reply(dumps(body, pretty=options.pretty))
-
-    async def _leaders_status(self, options: ReadOptions) -> ReplicaStatus:
-        """The leader's view, since only it knows how far the others are."""
-        if options.consistency is Consistency.STALE:
-            return self._status()
-        answer = await self._context.replica.ask_leader(STATUS_QUESTION)
-        try:
-            return decode_status(answer)
-        except msgspec.DecodeError as error:
-            raise NoLeader(f"the leader's answer can't be read: {error}") from error
-
     def _named(self, request: web.Request) -> Server:
         """The member that the query names."""
         params = query_of(request)
@@ -237,6 +188,21 @@ def decode_status(data: bytes) -> ReplicaStatus:
     return _decoder.decode(data)
 
 
+async def leaders_status(replica: ReplicaAPI, options: ReadOptions) -> ReplicaStatus:
+    """The leader's view, since only it knows how far the others are; this server's if `?stale`.
+
+    Raises:
+        NoLeader: None answered.
+    """
+    if options.consistency is Consistency.STALE:
+        return replica.status()
+    answer = await replica.ask_leader(STATUS_QUESTION)
+    try:
+        return decode_status(answer)
+    except msgspec.DecodeError as error:
+        raise NoLeader(f"the leader's answer can't be read: {error}") from error
+
+
 def _server_json(server: Server, status: ReplicaStatus) -> RaftServerJson:
     return {
         "ID": server.id,
@@ -246,49 +212,3 @@ def _server_json(server: Server, status: ReplicaStatus) -> RaftServerJson:
         "ProtocolVersion": PROTOCOL_VERSION,
         "Voter": server.voter,
     }
-
-
-def health_json(status: ReplicaStatus) -> ClusterHealthJson:
-    """Autopilot's health: each member's, the cluster's, and how many may fail."""
-    servers = [_health_of(server, status) for server in status.servers]
-    voters = [entry for entry in servers if entry["Voter"]]
-    healthy = sum(1 for entry in voters if entry["Healthy"])
-    quorum = len(voters) // 2 + 1
-    return {
-        "Healthy": bool(servers) and all(entry["Healthy"] for entry in servers),
-        "FailureTolerance": max(healthy - quorum, 0),
-        "Servers": servers,
-    }
-
-
-def _health_of(server: Server, status: ReplicaStatus) -> ServerHealthJson:
-    is_self = server.id == status.id
-    peer = status.peers.get(server.id)
-    contact_s = 0.0 if is_self else _contact_s(peer)
-    last_index = status.last_log_index if is_self else (peer.match_index if peer else 0)
-    trailing = status.last_log_index - last_index
-    healthy = is_self or (
-        peer is not None
-        and peer.connected
-        and contact_s is not None
-        and contact_s <= LAST_CONTACT_THRESHOLD_S
-        and trailing <= TRAILING_LOGS_MAX
-    )
-    entry: ServerHealthJson = {
-        "ID": server.id,
-        "Name": server.name,
-        "Address": server.address,
-        "SerfStatus": "alive" if is_self or (peer and peer.connected) else "failed",
-        "Version": "",
-        "Leader": server.id == status.leader_id and status.role is Role.LEADER,
-        "LastContact": "never" if contact_s is None else f"{contact_s * 1000:.3f}ms",
-        "LastTerm": status.term,
-        "LastIndex": last_index,
-        "Healthy": healthy,
-        "Voter": server.voter,
-    }
-    return entry
-
-
-def _contact_s(peer: PeerStatus | None) -> float | None:
-    return None if peer is None else peer.contact_age_s
