@@ -13,8 +13,10 @@ import msgspec
 
 from raftreg.core import (
     config_entries,
+    connect_ca,
     coordinates,
     events,
+    intention_writes,
     kv,
     queries,
     registration,
@@ -30,6 +32,8 @@ from raftreg.core.commands import (
     CoordinateUpdate,
     Deregister,
     EventFire,
+    IntentionDelete,
+    IntentionSet,
     KVExpire,
     KVOp,
     NodeSync,
@@ -43,6 +47,7 @@ from raftreg.core.commands import (
     SetLiveness,
     Txn,
 )
+from raftreg.core.connect_ca import AuthoritySet
 from raftreg.core.delta import CatalogDelta
 from raftreg.core.results import Refused, Result
 from raftreg.core.state import State
@@ -114,6 +119,13 @@ def _event_fire(state: State, command: EventFire, changes: Changes) -> bool | Re
     return events.fire(state.events, command.event, changes)
 
 
+def _authority_set(state: State, command: AuthoritySet, changes: Changes) -> bool | Refused:
+    state.connect, result = connect_ca.change(
+        state.connect, command, changes, index=state.index, time_ms=state.time_ms
+    )
+    return result
+
+
 _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     KVOp: kv.write,
     Txn: txn.run,
@@ -125,6 +137,9 @@ _HANDLERS: dict[type[Any], Callable[[State, Any, Changes], Result]] = {
     SessionDestroy: sessions.destroy,
     ConfigSet: config_entries.write,
     ConfigDelete: config_entries.delete,
+    IntentionSet: intention_writes.write,
+    IntentionDelete: intention_writes.delete,
+    AuthoritySet: _authority_set,
     ReapTombstones: _reap,
     RestoreChunk: restore.stage,
     EventFire: _event_fire,

@@ -30,6 +30,8 @@ from raftreg.core.entries.routing import (
 from raftreg.model import ConfigEntry
 
 GLOBAL = "global"
+#: Kinds that make up chains, beside the defaults.
+CHAIN_KINDS = (SERVICE_ROUTER, SERVICE_SPLITTER, SERVICE_RESOLVER)
 Key = tuple[str, str]
 
 
@@ -123,8 +125,12 @@ class ConfigTable(dict[Key, ConfigEntry]):
 
     def chained(self) -> list[str]:
         """Services that have an entry of the kinds that make up chains."""
-        kinds = (SERVICE_ROUTER, SERVICE_SPLITTER, SERVICE_RESOLVER)
-        return list(dict.fromkeys(name for kind in kinds for name in self._names.get(kind, ())))
+        return list(dict.fromkeys(name for kind in CHAIN_KINDS for name in self.names(kind)))
+
+    def last_change(self, kind: str) -> int:
+        """Index of the last write of an entry of this kind that is still there; 0 for none."""
+        rows = (self[kind, name] for name in self._names.get(kind, ()))
+        return max((row.modify_index for row in rows), default=0)
 
     def hide(self, key: Key) -> None:
         """Lets an entry decide over nothing until it is written again; it keeps its place."""

@@ -24,8 +24,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from raftreg.core import connect_ca
 from raftreg.core.catalog import Catalog
 from raftreg.core.changes import Topic
+from raftreg.core.config_table import CHAIN_KINDS
+from raftreg.core.connect_ca import Authority
 from raftreg.core.events import Event
 from raftreg.core.state import State
 from raftreg.model import Check, ConfigEntry, KVEntry, Node, ServiceInstance, Session, Status
@@ -375,13 +378,35 @@ def config_get(state: State, kind: str, name: str) -> Found[ConfigEntry | None]:
 def config_list(state: State, kind: str) -> Found[list[ConfigEntry]]:
     """Configuration entries of a kind, by name."""
     rows = list(state.config.of_kind(kind))
-    changed = max((row.modify_index for row in rows), default=0)
+    changed = state.config.last_change(kind)
     return Found(max(changed, state.config_deleted, state.index_floor, 1), rows)
 
 
 def topics_config(kind: str) -> tuple[Topic, ...]:
     """What a watcher of `config_get` and `config_list` waits on."""
     return (("config", kind),)
+
+
+def topics_chain() -> tuple[Topic, ...]:
+    """What a watcher of a compiled chain waits on."""
+    kinds = ("service-defaults", "proxy-defaults", *CHAIN_KINDS)
+    return (*(("config", kind) for kind in kinds), connect_ca.TOPIC)
+
+
+def chain_index(state: State) -> int:
+    """Index of the last change that may change a compiled chain."""
+    written = max(state.config.last_change(kind) for _, kind in topics_chain() if kind)
+    return max(written, state.config_deleted, state.connect.index, state.index_floor, 1)
+
+
+def authority(state: State) -> Found[Authority]:
+    """The certificate authority of the mesh, secret keys included."""
+    return Found(max(state.connect.index, state.index_floor, 1), state.connect)
+
+
+def topics_authority() -> tuple[Topic, ...]:
+    """What a watcher of `authority` waits on."""
+    return (connect_ca.TOPIC,)
 
 
 def events(state: State) -> list[Event]:

@@ -164,6 +164,7 @@ def snapshot(state: State) -> Iterator[bytes]:
         (Table.LOCK_DELAYS, sorted(d for d in delays if d[1] > state.time_ms)),
         (Table.LAST_CHANGES, changed),
         (Table.EVENTS, state.events.all()),
+        (Table.CONNECT, [state.connect] if state.connect.cluster_id else []),
         (Table.STAGED, [] if staging is None else list(staging.parts)),
     ]
     return _encode_tables(tables)

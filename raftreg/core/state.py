@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from raftreg.core.catalog import Catalog
 from raftreg.core.config_table import ConfigTable
+from raftreg.core.connect_ca import Authority
 from raftreg.core.distances import Coordinates
 from raftreg.core.events import EventRing
 from raftreg.core.kvstore import KVStore
@@ -32,6 +33,7 @@ class State:
         sessions_ended: Index at which a session last ended.
         config: Configuration entries by (kind, name).
         config_deleted: Index at which a configuration entry was last deleted.
+        connect: The certificate authority of the mesh, its secret keys among it.
         events: The newest user events. A restore leaves them: what was announced here stays so,
             and what a snapshot remembers must not be announced again.
         queries: Prepared queries.
@@ -43,6 +45,7 @@ class State:
         "catalog",
         "config",
         "config_deleted",
+        "connect",
         "coordinates",
         "events",
         "index",
@@ -69,6 +72,7 @@ class State:
         self.sessions_ended = 0
         self.config = ConfigTable()
         self.config_deleted = 0
+        self.connect = Authority()
         self.events = EventRing()
         self.queries = Queries()
         self.coordinates = Coordinates()
@@ -97,6 +101,7 @@ class State:
         self.sessions_ended = other.sessions_ended
         self.config = other.config
         self.config_deleted = other.config_deleted
+        self.connect = other.connect
         self.queries = other.queries
         self.coordinates = other.coordinates
         self.catalog.index = self.catalog.index_floor = self.index
