@@ -30,11 +30,13 @@ COMMANDS = {
     "members": "raftreg_cli.members:members",
     "nodes": "raftreg_cli.members:nodes",
     "operator": "raftreg_cli.cluster:operator",
+    "rtt": "raftreg_cli.rtt:rtt",
     "run": "raftreg_cli.run:run",
     "server": "raftreg_cli.serve:server",
     "services": "raftreg_cli.services:services",
     "session": "raftreg_cli.session:session",
     "snapshot": "raftreg_cli.snapshot:snapshot",
+    "template": "raftreg_cli.template.command:template",
     "version": "raftreg_cli.version:version_command",
 }
 

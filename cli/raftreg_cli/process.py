@@ -45,8 +45,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 @contextlib.contextmanager
-def stop_on_signals(reload: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """Gives an event that SIGTERM and SIGINT set; SIGHUP calls `reload`.
+def stop_on_signals(
+    reload: Callable[[], None], *, on_stop: Callable[[], None] | None = None
+) -> Iterator[asyncio.Event]:
+    """Gives an event that SIGTERM and SIGINT set, calling `on_stop` too; SIGHUP calls `reload`.
 
     A second SIGTERM or SIGINT ends the process at once: leaving may hang on a dead network.
     """
@@ -57,6 +59,8 @@ def stop_on_signals(reload: Callable[[], None]) -> Iterator[asyncio.Event]:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
+        if on_stop is not None:
+            on_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number)
