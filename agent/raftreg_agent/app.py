@@ -26,6 +26,7 @@ from raftreg_agent.joining import check_server, http_address
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
+from raftreg_agent.queries import QueryDoor
 from raftreg_agent.routes import agent_routes
 from raftreg_agent.short import agent_road
 from raftreg_agent.view import CatalogView
@@ -88,7 +89,8 @@ class AgentApp:
             rng=rng,
             registry=self.metrics,
             doors=Doors(
-                freshness=ViewFreshness(self.view, self._asking, settings.http.read_timeout_s)
+                queries=QueryDoor(self._asking, settings.node),
+                freshness=ViewFreshness(self.view, self._asking, settings.http.read_timeout_s),
             ),
         )
         self.dns_ready = asyncio.Event()
@@ -182,7 +184,11 @@ class AgentApp:
         app.router.add_route("*", "/v1/internal/ui/{tail:(?s:.*)}", self.proxy.handle)
         app.router.add_route("*", "/v1/agent/{tail:(?s:.*)}", _unknown)
         app.router.add_route("*", "/v1/internal/{tail:(?s:.*)}", _unknown)
-        app.add_routes(agent_discovery_routes(self.view, source, self.proxy.handle))
+        app.add_routes(
+            agent_discovery_routes(
+                self.view, source, self.proxy.handle, self.settings.http.watchers_max
+            )
+        )
         app.router.add_route("*", "/v1/{tail:(?s:.*)}", self.proxy.handle)
         return app
 

@@ -5,8 +5,8 @@ connection counts, since what a process adds to the way of a packet only makes i
 quick at first, so that a new host is soon where it belongs, and rare later.
 
 The registry is told (`Reporting`) when a server does not know the coordinate, when it moved by more
-than `MOVED_S`, and once a minute if it moved at all to speak of: a host that stays where it is
-costs no write.
+than `MOVED_S`, and from time to time (of a young one often, others reckon with it) if it moved at
+all to speak of: a host that stays where it is costs no write.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ REPORT_TIMEOUT_S = 2.0
 PROBES = 3
 TARGETS_A_ROUND = 3
 TARGETS_MAX = 64
+YOUNG_ROUNDS = 16
 #: Seconds between rounds: (rounds so far below, seconds). Each is spread by a fifth.
-PACE_S = ((4, 1.0), (16, 5.0))
+PACE_S = ((4, 1.0), (YOUNG_ROUNDS, 5.0))
 SETTLED_PACE_S = 15.0
 SPREAD = 0.2
 MOVED_S = 1e-3
 STIRRED_S = 50e-6
 STIRRED_ERROR = 0.1
 REPORT_EVERY_S = 60.0
+REPORT_YOUNG_EVERY_S = 4.0
 #: Metadata of the servers' own service that says where their HTTP API is.
 HTTP_META = "raftreg-http"
 SERVER_SERVICE = "consul"
@@ -154,13 +156,14 @@ class Reporting:
         self.told: Coordinate | None = None
         self._told_at_s = -math.inf
 
-    def is_due(self, coordinate: Coordinate, now_s: float, *, known: bool) -> bool:
+    def is_due(self, coordinate: Coordinate, now_s: float, *, known: bool, young: bool) -> bool:
         """Tells whether it is time.
 
         Args:
             coordinate: Where the host is.
             now_s: Monotonic seconds.
             known: Whether the servers hold a coordinate of this host.
+            young: Whether it has only begun to measure.
         """
         if self.told is None or not known:
             return True
@@ -168,7 +171,8 @@ class Reporting:
         if moved_s > MOVED_S:
             return True
         stirred = moved_s > STIRRED_S or abs(self.told.error - coordinate.error) > STIRRED_ERROR
-        return stirred and now_s - self._told_at_s >= REPORT_EVERY_S
+        every_s = REPORT_YOUNG_EVERY_S if young else REPORT_EVERY_S
+        return stirred and now_s - self._told_at_s >= every_s
 
     def reported(self, coordinate: Coordinate, now_s: float) -> None:
         """Takes note that the registry was told."""
@@ -256,7 +260,8 @@ class CoordinateKeeper:
             if pong.node != self._node:
                 self._position.measured(pong.node, pong.coordinate, pong.rtt_s)
         self.rounds += 1
-        if self._reporting.is_due(self.coordinate, self._clock.monotonic(), known=known):
+        now_s, young = self._clock.monotonic(), self.rounds <= YOUNG_ROUNDS
+        if self._reporting.is_due(self.coordinate, now_s, known=known, young=young):
             await self._report()
 
     def _next_targets(self) -> Sequence[str]:

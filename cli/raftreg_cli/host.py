@@ -129,7 +129,10 @@ async def _start(
             clock=host.clock,
             rng=host.rng,
             registry=server.metrics,
-            doors=Doors(freshness=StateFreshness(host.replica, settings.http.read_timeout_s)),
+            doors=Doors(
+                queries=server.queries.answer,
+                freshness=StateFreshness(host.replica, settings.http.read_timeout_s),
+            ),
         )
         await _started(parts, _listening(dns), dns.stop)
 

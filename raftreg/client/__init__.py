@@ -2,11 +2,12 @@
 
 from raftreg.client.api import ANY_STATUS, RegistryClient
 from raftreg.client.cluster import RaftServer, kv_op
+from raftreg.client.deltas import Delta
 from raftreg.client.failures import BadAnswer, LockLost
 from raftreg.client.http import Response
 from raftreg.client.lock import LOCK_FLAGS, Lock, LockOptions
 from raftreg.client.options import Consistency, Read
-from raftreg.client.records import HealthEntry, NodeEntry, TxnOutcome
+from raftreg.client.records import HealthEntry, NodeEntry, QueryResult, TxnOutcome
 from raftreg.client.retry import Backoff
 from raftreg.client.sequence import REQUEST_ID_HEADER
 from raftreg.client.stream import Stream
@@ -20,11 +21,13 @@ __all__ = [
     "BadAnswer",
     "Change",
     "Consistency",
+    "Delta",
     "HealthEntry",
     "Lock",
     "LockLost",
     "LockOptions",
     "NodeEntry",
+    "QueryResult",
     "RaftServer",
     "Read",
     "RegistryClient",

@@ -24,12 +24,14 @@ import msgspec
 
 from raftreg.client.agent import AgentAPI
 from raftreg.client.cluster import OperatorAPI, SnapshotAPI, StatusAPI, TxnAPI
+from raftreg.client.coordinates import CoordinateAPI
 from raftreg.client.discovery import CatalogAPI, HealthAPI
 from raftreg.client.failures import classify, transient
 from raftreg.client.http import SAFE_METHODS, TOKEN_HEADER, Body, Outgoing, Response, Wire
 from raftreg.client.kv import KVAPI
 from raftreg.client.lock import Lock, LockOptions
 from raftreg.client.options import Params
+from raftreg.client.queries import QueryAPI
 from raftreg.client.registration import registered
 from raftreg.client.retry import AddressPool, Backoff
 from raftreg.client.sequence import REQUEST_ID_HEADER, RequestIds
@@ -159,6 +161,8 @@ class RegistryClient:
         self.catalog = CatalogAPI(self)
         self.health = HealthAPI(self)
         self.session = SessionAPI(self)
+        self.query = QueryAPI(self)
+        self.coordinate = CoordinateAPI(self)
         self.agent = AgentAPI(self)
         self.txn = TxnAPI(self)
         self.status = StatusAPI(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,8 +16,10 @@ from raftreg.client.failures import BadAnswer
 from raftreg.client.http import Response
 from raftreg.model import (
     Check,
+    Coordinate,
     KVEntry,
     Node,
+    NodeCoordinate,
     ServiceAddress,
     ServiceInstance,
     Session,
@@ -56,6 +58,24 @@ class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceInstance, ...] = ()
 
 
+class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prepared query found.
+
+    Attributes:
+        service: Name of the service that the entries belong to.
+        entries: Healthy instances, nearest first or shuffled.
+        dns_ttl: How long DNS answers may be kept, as a duration; "" when the query names nothing.
+        datacenter: Where the instances are.
+        failovers: How many other places were tried.
+    """
+
+    service: str
+    entries: tuple[HealthEntry, ...] = ()
+    dns_ttl: str = ""
+    datacenter: str = ""
+    failovers: int = 0
+
+
 class TxnOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a transaction did: `errors` is empty when it took effect."""
 
@@ -66,6 +86,9 @@ class TxnOutcome(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """The transaction took effect."""
         return not self.errors
+
+
+_R = TypeVar("_R", bound="_Wire")
 
 
 class _Wire(msgspec.Struct, frozen=True, rename="pascal"):
@@ -297,6 +320,38 @@ class _HealthEntry(_Wire, frozen=True, kw_only=True):
         )
 
 
+class _QueryDns(_Wire, frozen=True):
+    ttl: str = msgspec.field(name="TTL", default="")
+
+
+class _Executed(_Wire, frozen=True, kw_only=True):
+    service: str
+    nodes: list[_HealthEntry] | None = None
+    dns: _QueryDns = msgspec.field(name="DNS", default=_QueryDns())
+    datacenter: str = ""
+    failovers: int = 0
+
+
+class _Coord(_Wire, frozen=True, kw_only=True):
+    vec: tuple[float, ...]
+    error: float = 0.0
+    adjustment: float = 0.0
+    height: float = 0.0
+
+
+class _NodeCoordinate(_Wire, frozen=True, kw_only=True):
+    node: str
+    segment: str = ""
+    coord: _Coord
+
+    def row(self) -> NodeCoordinate:
+        return NodeCoordinate(
+            node=self.node,
+            segment=self.segment,
+            coordinate=Coordinate(**msgspec.structs.asdict(self.coord)),
+        )
+
+
 class _NodeEntry(_Wire, frozen=True, kw_only=True):
     node: _Node
     services: dict[str, _Service] | None = None
@@ -369,6 +424,23 @@ def kv_entries(response: Response) -> list[KVEntry]:
     return [one.row() for one in response.json(list[_Kv])]
 
 
+def kv_entry(row: Any) -> KVEntry:
+    """One entry of a stream of deltas."""
+    return _converted(row, _Kv).row()
+
+
+def health_entry(row: Any) -> HealthEntry:
+    """One instance of a stream of deltas."""
+    return _converted(row, _HealthEntry).row()
+
+
+def _converted(row: Any, kind: type[_R]) -> _R:
+    try:
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        raise BadAnswer(f"a row is not what was asked: {error}") from error
+
+
 def nodes(response: Response) -> list[Node]:
     """Rows of /v1/catalog/nodes."""
     return [one.row() for one in response.json(list[_Node] | None) or ()]
@@ -388,6 +460,23 @@ def catalog_services(response: Response) -> list[HealthEntry]:
 def health_entries(response: Response) -> list[HealthEntry]:
     """Rows of /v1/health/service/:name."""
     return [one.row() for one in response.json(list[_HealthEntry] | None) or ()]
+
+
+def query_result(response: Response) -> QueryResult:
+    """The answer of /v1/query/:name/execute."""
+    found: _Executed = response.json(_Executed)
+    return QueryResult(
+        service=found.service,
+        entries=tuple(one.row() for one in found.nodes or ()),
+        dns_ttl=found.dns.ttl,
+        datacenter=found.datacenter,
+        failovers=found.failovers,
+    )
+
+
+def node_coordinates(response: Response) -> list[NodeCoordinate]:
+    """Rows of /v1/coordinate/nodes and /v1/coordinate/node/:name."""
+    return [one.row() for one in response.json(list[_NodeCoordinate] | None) or ()]
 
 
 def checks(response: Response) -> list[Check]:
