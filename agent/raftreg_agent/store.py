@@ -65,6 +65,9 @@ class Store:
         self._dir = data_dir
         self._log = RecordLog((data_dir or Path()) / LOG_NAME)
         self._pending: dict[Key, bytes | None] = {}
+        # How many values were noted so far, and how many of them are on disk.
+        self._noted = 0
+        self._written = 0
         self._turn = asyncio.Lock()
         self._closed = False
         # One thread, so that groups reach the disk in the order in which they were formed.
@@ -113,12 +116,12 @@ class Store:
     def put(self, shelf: Shelf, key: str, value: msgspec.Struct) -> None:
         """Takes note of a value to write; `flush` puts it on disk."""
         if self._dir is not None:
-            self._pending[shelf.value, key] = msgspec.json.encode(value)
+            self._note((shelf.value, key), msgspec.json.encode(value))
 
     def remove(self, shelf: Shelf, key: str) -> None:
         """Takes note of a value to remove."""
         if self._dir is not None:
-            self._pending[shelf.value, key] = None
+            self._note((shelf.value, key), None)
 
     async def flush(self) -> None:
         """Returns when all that was noted before is on disk.
@@ -126,16 +129,20 @@ class Store:
         Raises:
             OSError: It could not be written; it is tried again by the next call.
         """
+        wanted = self._noted
         async with self._turn:
-            group, self._pending = self._pending, {}
-            if not group:
+            # Whoever was in the group before this one is through: it does not write for others.
+            if self._written >= wanted:
                 return
+            group, self._pending = self._pending, {}
+            upto = self._noted
             loop = asyncio.get_running_loop()
             try:
                 await loop.run_in_executor(self._writer, _write_group, self._log, group)
-            except OSError:
+            except (OSError, asyncio.CancelledError):
                 self._pending = group | self._pending
                 raise
+            self._written = upto
 
     async def close(self) -> None:
         """Writes what is left and ends the thread; once is enough, twice is fine."""
@@ -150,6 +157,10 @@ class Store:
         await asyncio.get_running_loop().run_in_executor(self._writer, _nothing)
         self._writer.shutdown(wait=False)
 
+    def _note(self, key: Key, value: bytes | None) -> None:
+        self._pending[key] = value
+        self._noted += 1
+
     def _decoded(self, values: Mapping[Key, bytes], shelf: Shelf, kind: type[_T]) -> Iterable[_T]:
         for (name, key), value in values.items():
             if name != shelf.value:
@@ -158,7 +169,7 @@ class Store:
                 yield msgspec.json.decode(value, type=kind)
             except (ValueError, msgspec.DecodeError) as error:
                 self._set_line_aside(value + b"\n", str(error))
-                self._pending[name, key] = None
+                self._note((name, key), None)
 
     def _set_line_aside(self, line: bytes, why: str) -> None:
         aside = (self._dir or Path()) / ASIDE_NAME

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 from random import Random
 
@@ -13,7 +15,7 @@ from raftreg.errors import ConfigurationError
 from raftreg.http.decode import CheckDefinition, CheckKind, ServiceDefinition
 from raftreg.model import ServiceInstance, Status
 from raftreg_agent.definitions import load
-from raftreg_agent.record_log import REWRITE_BYTES_MIN, RecordLog
+from raftreg_agent.record_log import REWRITE_BYTES_MIN, Key, RecordLog
 from raftreg_agent.state import KnownStatus
 from raftreg_agent.store import Shelf, Store
 
@@ -163,6 +165,75 @@ async def test_after_a_failed_write_everything_is_written_anew(
     with capture_logs() as logs:
         found = Store(tmp_path).open()
     assert (found.services, found.checks, logs) == ((SERVICE,), (CHECK,), [])
+
+
+async def test_a_caller_waits_for_its_own_group_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All whose values are in a group go on when it is written; none of them writes for those who
+    came later, or the last of many would wait for as many syncs.
+    """
+    permits, written = threading.Semaphore(0), asyncio.Queue[list[str]]()
+    loop = asyncio.get_running_loop()
+
+    def write(self: RecordLog, group: dict[Key, bytes | None]) -> None:
+        assert permits.acquire(timeout=30)
+        loop.call_soon_threadsafe(written.put_nowait, [key for _, key in group])
+
+    monkeypatch.setattr(RecordLog, "write", write)
+    store = Store(tmp_path)
+    store.open()
+
+    async with asyncio.TaskGroup() as tasks:
+
+        def put(key: str) -> asyncio.Task[None]:
+            store.put(Shelf.CHECKS, key, CHECK)
+            return tasks.create_task(store.flush())
+
+        first = put("first")
+        await asyncio.sleep(0)  # its group is on its way
+        crowd = [put(f"crowd-{number}") for number in range(5)]
+        await asyncio.sleep(0)
+        permits.release()
+        await first
+        assert await written.get() == ["first"]
+        late = put("late")
+        await asyncio.sleep(0)
+        permits.release()
+        await asyncio.gather(*crowd)
+        assert await written.get() == [f"crowd-{number}" for number in range(5)]
+        assert not late.done()
+        permits.release()
+        await late
+    await store.close()
+
+
+async def test_a_caller_that_goes_away_leaves_its_group_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares a group with it is told when it is on disk, not before."""
+    permits = threading.Semaphore(0)
+    real = RecordLog.write
+
+    def write(self: RecordLog, group: dict[Key, bytes | None]) -> None:
+        assert permits.acquire(timeout=30)
+        real(self, group)
+
+    monkeypatch.setattr(RecordLog, "write", write)
+    store = Store(tmp_path)
+    store.open()
+    store.put(Shelf.CHECKS, "c", CHECK)
+    async with asyncio.TaskGroup() as tasks:
+        first, second = (tasks.create_task(store.flush()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not second.done()
+        permits.release(2)
+        await second
+    assert Store(tmp_path).open().checks == (CHECK,)
+    await store.close()
 
 
 def _lines_of(directory: Path, shelf: Shelf, key: str, value: CheckDefinition) -> list[bytes]:
