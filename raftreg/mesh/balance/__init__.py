@@ -1,0 +1,1 @@
+"""Load balancing: one module a policy."""
