@@ -43,6 +43,7 @@ from raftreg.server.api.session import Sessions
 from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
 from raftreg.server.api.txn import Transactions
+from raftreg.server.api.ui import UserInterface
 from raftreg.server.coordinates import CoordinateQueue
 from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
@@ -236,6 +237,7 @@ class RegistryServer:
             AccessControl(context),
             Snapshots(context),
             Events(context),
+            UserInterface(context),
             ConfigEntries(context),
             Intentions(context),
             DiscoveryChains(context),
