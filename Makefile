@@ -15,10 +15,12 @@ ARGS  ?=
 SEEDS ?= 1000
 SEED  ?=
 JOBS  ?= 2
+SECONDS_EACH ?= 60
+EXAMPLES ?= 200
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test check fmt bench sim jepsen jepsen-full jepsen-prove lock clean
+.PHONY: help env demo test check fmt bench fuzz sim jepsen jepsen-full jepsen-prove lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +72,10 @@ fmt: $(VENV)/.dev ## format, and fix what can be fixed
 
 bench: $(VENV)/.run ## the benchmarks (ARGS=--help lists them)
 	@$(BIN)/python -m bench $(ARGS)
+
+fuzz: $(VENV)/.dev ## bytes thrown at every decoder, requests at the API (ARGS="--target dns_query")
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(ARGS)
+	@RAFTREG_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q -n $(JOBS) tests/openapi
 
 sim: $(VENV)/.dev ## simulated clusters under faults (SEEDS= how many, SEED= replays one)
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)

@@ -53,6 +53,33 @@ _TXN_BODY = [
     {"Check": {"Verb": "delete", "Check": {"Node": "n1", "CheckID": "c"}}},
 ]
 _SESSION_BODY = {"Name": "s", "TTL": "15s", "LockDelay": "5s", "Behavior": "delete"}
+_CONFIG_BODIES: list[dict[str, object]] = [
+    {"Kind": "service-defaults", "Name": "web", "Protocol": "http"},
+    {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}},
+    {
+        "Kind": "service-resolver",
+        "Name": "web",
+        "DefaultSubset": "v1",
+        "Subsets": {"v1": {"Filter": 'Service.Meta.version == "1"', "OnlyPassing": True}},
+        "Failover": {"*": {"Service": "spare"}},
+        "ConnectTimeout": "5s",
+    },
+    {
+        "Kind": "service-intentions",
+        "Name": "web",
+        "Sources": [{"Name": "api", "Action": "allow"}, {"Name": "*", "Action": "deny"}],
+    },
+]
+_QUERY_BODY = {
+    "Name": "web-",
+    "Service": {"Service": "${match(1)}", "Tags": ["${name.suffix}", "!old"], "OnlyPassing": True},
+    "Template": {"Type": "name_prefix_match", "Regexp": "^(.*?)-(.*)$"},
+    "DNS": {"TTL": "10s"},
+}
+_HEAD = (
+    b"GET /v1/health/service/web?passing&index=7 HTTP/1.1\r\nHost: a:8500\r\n"
+    b"Accept: */*\r\nAccept-Encoding: gzip\r\nContent-Length: 0\r\n\r\n"
+)
 _FILTERS = (
     'Service.Tags contains "v1" and not (Node.Meta["zone"] == `a` or Service.Port != 80)',
     'Service.Service matches "^w.b$" or "v1" in Service.Tags',
@@ -106,6 +133,12 @@ def seeds() -> dict[str, list[bytes]]:
         "check": _json(*({"Name": "c", **check} for check in _CHECK_BODIES)),
         "catalog": _json(_CATALOG_BODY),
         "txn": _json(_TXN_BODY),
+        "config": _json(*_CONFIG_BODIES),
+        "prepared_query": _json(_QUERY_BODY),
+        "http_head": [_HEAD],
+        "spiffe_id": [
+            b"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web"
+        ],
         "session": _json(_SESSION_BODY),
         "command": [
             commands.encode(each)

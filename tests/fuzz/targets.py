@@ -19,11 +19,14 @@ import msgspec
 from raftreg.config import DnsSettings
 from raftreg.core import commands, delta, snapshot
 from raftreg.core.apply import apply
+from raftreg.core.spiffe import parse_service
 from raftreg.core.state import State
 from raftreg.dns.answer import Answerer, Forward, Transport
 from raftreg.dns.known import Known
 from raftreg.errors import RaftregError
 from raftreg.http import json, render
+from raftreg.http.config_body import config_entry
+from raftreg.http.config_render import config_entry_json
 from raftreg.http.decode import check_definition, service_definition
 from raftreg.http.fields import Fields
 from raftreg.http.filter import compile_filter
@@ -35,7 +38,10 @@ from raftreg.http.params import (
     query_from,
     read_options,
 )
+from raftreg.http.query_body import query_json, query_of
+from raftreg.http.query_template import render as render_template
 from raftreg.http.rows import catalog_deregistration, catalog_registration
+from raftreg.http.wire.head import read_fields, read_line
 from raftreg.model import Node
 from raftreg.raft import messages, wire
 from raftreg.server.api.context import decoded
@@ -113,6 +119,41 @@ def txn(data: bytes) -> None:
     _apply(commands.Txn(operations=operations_of(json.loads(data), "dc1")))
 
 
+def config(data: bytes) -> None:
+    """The body of a configuration entry: what is read is applied, and shown again."""
+    entry = config_entry(json.loads(data))
+    _apply(commands.ConfigSet(entry=entry))
+    shown = json.dumps(config_entry_json(entry))
+    assert json.dumps(config_entry_json(config_entry(json.loads(shown)))) == shown
+
+
+def prepared_query(data: bytes) -> None:
+    """The body of a prepared query: one that is read can be shown, and its template rendered."""
+    query = query_of(Fields(json.loads(data)), "id")
+    _apply(commands.QuerySet(query=query))
+    json.dumps(query_json(query))
+    render_template(query, "web-v1-canary")
+
+
+def http_head(data: bytes) -> None:
+    """A request as it comes: a head that is read strictly is one that aiohttp reads alike."""
+    line, _, rest = data.partition(b"\r\n")
+    read = read_line(line)
+    fields = read_fields(b"\r\n" + rest)
+    if read is not None and fields is not None:
+        assert b"\n" not in line
+        assert 0 <= fields.length_bytes < 10**10
+
+
+def spiffe_id(data: bytes) -> None:
+    """The identity in a certificate; one that is read is written the same."""
+    try:
+        found = parse_service(data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    assert parse_service(found.uri) == found
+
+
 def session(data: bytes) -> None:
     """The body of a session."""
     found = session_of(Fields(json.loads(data)), session_id="id", node="n1")
@@ -186,6 +227,10 @@ TARGETS: dict[str, Target] = {
         check,
         catalog,
         txn,
+        config,
+        prepared_query,
+        http_head,
+        spiffe_id,
         session,
         command,
         view_deltas,
