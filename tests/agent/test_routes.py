@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from raftreg.config import HttpLimits
 from raftreg.core.commands import NodeSync, SetLiveness
 from raftreg.model import Node, ServiceInstance
 from tests.agent.mesh import running, servers, settings_for
@@ -66,13 +67,13 @@ class Agent:
         assert (answer.status, answer.body) == (200, b""), answer.text
 
 
-@pytest.fixture
-async def agent() -> Any:
-    """An agent of a mesh with one server."""
+@pytest.fixture(params=[True, False], ids=["short", "plain"])
+async def agent(request: pytest.FixtureRequest) -> Any:
+    """An agent of a mesh with one server, on either road."""
     async with (
         aiohttp.ClientSession() as session,
         servers() as (server,),
-        running(settings_for(server)) as app,
+        running(settings_for(server, http=HttpLimits(short_way=request.param))) as app,
     ):
         yield Agent(app, server, session)
 

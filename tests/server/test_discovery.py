@@ -12,6 +12,12 @@ from tests.server.conftest import Running, until
 SERF = {"Name": "Serf Health Status", "CheckID": "serfHealth", "Status": "passing"}
 
 
+@pytest.fixture(params=[True, False], ids=["short", "plain"])
+def short_way(request: pytest.FixtureRequest) -> bool:
+    """All of this holds on both roads."""
+    return bool(request.param)
+
+
 async def _web(api: Running, node: str, service_id: str = "web", **service: Any) -> None:
     body = {
         "Node": node,

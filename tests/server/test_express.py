@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.server.conftest import Running
+
+
+@pytest.fixture(params=[True, False], ids=["short", "plain"])
+def short_way(request: pytest.FixtureRequest) -> bool:
+    """All of this holds on both roads."""
+    return bool(request.param)
 
 
 async def _raw(api: Running, request: bytes) -> bytes:

@@ -16,6 +16,12 @@ from tests.server.conftest import Running, until
 SERF = {"Name": "Serf Health Status", "CheckID": "serfHealth", "Status": "passing"}
 
 
+@pytest.fixture(params=[True, False], ids=["short", "plain"])
+def short_way(request: pytest.FixtureRequest) -> bool:
+    """All of this holds on both roads."""
+    return bool(request.param)
+
+
 async def _session(api: Running, **fields: object) -> str:
     await api.register("n1", Check=SERF)
     body = await api.json("PUT", "/v1/session/create", json={"Node": "n1", **fields})

@@ -15,6 +15,12 @@ TTL = "/v1/kv/k?ttl=30s"
 LEFT = "X-Raftreg-Expires-In"
 
 
+@pytest.fixture(params=[True, False], ids=["short", "plain"])
+def short_way(request: pytest.FixtureRequest) -> bool:
+    """All of this holds on both roads."""
+    return bool(request.param)
+
+
 def _pass(timed: Running, seconds: float) -> None:
     """Lets time pass in steps as a live clock would, without a stall that the leader sees."""
     assert isinstance(timed.clock, ManualClock)

@@ -15,7 +15,6 @@ and what is pipelined behind a short request waits in a bounded buffer.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -23,13 +22,12 @@ from typing import Final, Protocol, cast
 import structlog
 from aiohttp.web_protocol import RequestHandler
 
-from raftreg.http.wire.head import HEAD_BYTES_MAX, Fields, read_line
+from raftreg.http.wire.head import HEAD_BYTES_MAX, Fields, may_become, read_line
 from raftreg.http.wire.road import BODY_BYTES_MAX, ShortRoad, ShortRoute
 
 #: What may wait behind a request that is being answered, before reading stops.
 BEHIND_BYTES_MAX: Final = 64 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
-_BEGINNING = re.compile(rb"[A-Z]{1,7}(?: (?:/|\Z)|\Z)")
 
 _log = structlog.get_logger(__name__)
 
@@ -278,7 +276,7 @@ class Connection(asyncio.Protocol):
         end = data.find(_HEAD_END, 0, HEAD_BYTES_MAX)
         if end >= 0:
             return self._begin(data, end + len(_HEAD_END))
-        if len(data) >= HEAD_BYTES_MAX or not _may_begin(data):
+        if len(data) >= HEAD_BYTES_MAX or not may_become(data):
             self._surrender()
         return False
 
@@ -362,8 +360,3 @@ def _waits(plain: RequestHandler) -> bool:
     """
     waiter = plain._waiter  # noqa: SLF001 - see above
     return waiter is not None and not waiter.done() and not plain._messages  # noqa: SLF001
-
-
-def _may_begin(data: bytes) -> bool:
-    """True while these bytes may still become a head of the strict form."""
-    return _BEGINNING.match(data) is not None and b"\n" not in data.replace(b"\r\n", b"")

@@ -25,6 +25,8 @@ FIELDS_MAX: Final = 64
 _LENGTH_DIGITS_MAX: Final = 10
 
 _LINE = re.compile(rb"(GET|PUT|HEAD|DELETE|POST|OPTIONS|PATCH) (/[!-~]*) HTTP/1\.1")
+_PART_OF_LINE = re.compile(rb"[A-Z]{1,7}(?: (?:/[!-~]*(?: [A-Z0-9./]*\r?)?)?)?")
+_PART_OF_FIELD = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\t -~]*)?)?\r?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*([\t -~]*)")
 
 #: These change what a request is, or where it ends.
@@ -86,6 +88,22 @@ def read_line(line: bytes) -> Line | None:
         return None
     path, _, query = found[2].partition(b"?")
     return Line(found[1], path, query)
+
+
+def may_become(data: bytes) -> bool:
+    """Tells whether bytes without the end of a head may still become one of the form above.
+
+    What can't is handed on at once: aiohttp says early what is wrong.
+    """
+    line, whole, rest = data.partition(b"\r\n")
+    if not whole:
+        return _PART_OF_LINE.fullmatch(line) is not None
+    *fields, part = rest.split(b"\r\n")
+    return (
+        read_line(line) is not None
+        and _PART_OF_FIELD.fullmatch(part) is not None
+        and all(_FIELD.fullmatch(field) for field in fields)
+    )
 
 
 def read_fields(block: bytes) -> Fields | None:

@@ -84,7 +84,7 @@ class HttpListener:
         """
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            (lambda: Connection(self)) if self._short else self.server,
+            self.protocol,
             host,
             port,
             backlog=LISTEN_BACKLOG,
@@ -112,6 +112,10 @@ class HttpListener:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+
+    def protocol(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return Connection(self) if self._short else self.server()
 
     # -- a `Front` -----------------------------------------------------------------------------
 
