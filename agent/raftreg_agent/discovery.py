@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -11,6 +10,9 @@ from aiohttp import web
 from raftreg.clock import Clock
 from raftreg.core.catalog import Catalog
 from raftreg.errors import NoLeader
+from raftreg.http.cache_control import NO_CONTROL, read_cache_control
+from raftreg.http.delta_queries import can_follow, catalog_follower
+from raftreg.http.delta_streams import DeltaStreams, Followed, wants_events
 from raftreg.http.discovery import ReadHead, discovery_routes, query_of
 from raftreg.http.params import Consistency, ReadOptions, read_options
 from raftreg.http.watch import RenderedCache, WatchHub
@@ -85,24 +87,52 @@ class ViewSource:
 
 
 def agent_discovery_routes(
-    view: CatalogView, source: ViewSource, ask_server: Handler
+    view: CatalogView, source: ViewSource, ask_server: Handler, streams_max: int
 ) -> list[web.RouteDef]:
-    """The read endpoints: over the view for ?cached and ?stale, everything else at a server."""
+    """The read endpoints: over the view for ?cached and ?stale, everything else at a server.
+
+    Streams of events always come from the view, which is fed by such a stream itself.
+
+    Args:
+        view: The view.
+        source: Reads of it.
+        ask_server: Hands a request on.
+        streams_max: Streams of events at once.
+    """
+    followed = Followed(
+        hub=source.hub,
+        ready=source.ready,
+        epoch=lambda: view.epoch,
+        newest=lambda: view.catalog.index,
+    )
+    follow = catalog_follower(DeltaStreams(followed, streams_max), source)
     return [
-        web.route(route.method, route.path, _chosen(view, route.handler, ask_server))
-        for route in discovery_routes(source)
+        web.route(
+            route.method,
+            route.path,
+            _chosen(view, route.handler, ask_server, streams=can_follow(route.path)),
+        )
+        for route in discovery_routes(source, follow)
     ]
 
 
-def _chosen(view: CatalogView, from_view: object, ask_server: Handler) -> Handler:
+def _chosen(view: CatalogView, from_view: object, ask_server: Handler, *, streams: bool) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
+        if streams and wants_events(request):
+            return await from_view(request)  # type: ignore[no-any-return, operator]
         options = read_options(query_of(request))
-        if not view.ready.is_set() or not allows(options, view.age_s or 0.0):
-            return await ask_server(request)
-        if options.near:
-            # Only servers hold coordinates to sort by; an answer in no order is better than none.
-            with contextlib.suppress(NoLeader):
+        control = NO_CONTROL
+        if options.cached:
+            control = read_cache_control(request.headers.get("Cache-Control", ""))
+        age_s = view.age_s or 0.0
+        usable = view.ready.is_set() and allows(options, age_s) and control.takes(age_s)
+        # Only servers hold coordinates to sort by; an answer in no order is better than none.
+        if not usable or options.near:
+            try:
                 return await ask_server(request)
+            except NoLeader:
+                if not usable and not (view.ready.is_set() and control.takes_if_error(age_s)):
+                    raise
         return await from_view(request)  # type: ignore[no-any-return, operator]
 
     return handle

@@ -29,6 +29,7 @@ from raftreg.errors import (
 )
 from raftreg.http import json
 from raftreg.http.asker import FORWARDED_HEADER, address_of
+from raftreg.http.delta_streams import BEAT_S, relay, wants_events
 from raftreg.http.discovery import query_of
 from raftreg.http.middleware import BEGUN, UNTIMED
 from raftreg.http.params import read_options
@@ -43,6 +44,7 @@ from raftreg.http.reply import (
     wants_gzip,
 )
 
+KV_PREFIX = "/v1/kv/"
 SNAPSHOT_PATH = "/v1/snapshot"
 SESSION_PATH = "/v1/session/create"
 SNAPSHOT_DEADLINE_S = 600.0
@@ -52,7 +54,14 @@ ANSWER_BYTES_MAX = 256 << 20
 _CHUNK_BYTES = 64 * 1024
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _FORWARDED = frozenset(
-    {"accept", "authorization", "content-type", "x-consul-token", "x-raftreg-request-id"}
+    {
+        "accept",
+        "authorization",
+        "content-type",
+        "last-event-id",
+        "x-consul-token",
+        "x-raftreg-request-id",
+    }
 )
 #: Belong to one connection (RFC 9110, section 7.6.1), or are written anew.
 _NOT_HANDED_ON = frozenset(
@@ -103,13 +112,16 @@ class ServerProxy:
         if request.path == SNAPSHOT_PATH:
             return await self._snapshot(request)
         options = read_options(query_of(request))
-        if not options.index:
+        follows = wants_events(request) and _is_tree(request)
+        if not options.index and not follows:
             return await self._ask(request, self._client, 0.0)
         if self.watches >= WATCHES_MAX:
             raise TooManyWatches(f"{self.watches} blocking queries wait at this agent already")
         request[UNTIMED] = True
         self.watches += 1
         try:
+            if follows:
+                return await self._follow(request)
             return await self._ask(request, self._watch_client, options.wait_s)
         finally:
             self.watches -= 1
@@ -140,6 +152,21 @@ class ServerProxy:
             accept=ANY_STATUS,
             body_bytes_max=ANSWER_BYTES_MAX,
         )
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        """Hands on a stream of events; the client comes back when it ends."""
+        try:
+            async with self._watch_client.stream(
+                _raw_path(request),
+                params=_params(request),
+                headers=self._forwarded(request),
+                silence_s=3 * BEAT_S,
+                deadline_s=self._limits.read_timeout_s,
+            ) as stream:
+                head = _handed_on(stream.headers)
+                return await relay(request, head, aiter(stream))
+        except RaftregError as error:
+            raise _told(error, reads=True) from error
 
     async def _body(self, request: web.Request) -> bytes:
         body = await request.read()
@@ -231,6 +258,10 @@ def bound_session(body: bytes, node: str) -> bytes:
     ):
         return body
     return json.dumps({**{k: v for k, v in fields.items() if k.lower() != "node"}, "Node": node})
+
+
+def _is_tree(request: web.Request) -> bool:
+    return request.path.startswith(KV_PREFIX) and "recurse" in request.query
 
 
 def _raw_path(request: web.Request) -> str:

@@ -84,6 +84,11 @@ class CatalogView:
         self._leader_known = False
 
     @property
+    def epoch(self) -> str:
+        """Names the history that the view's indexes belong to; "" before the first content."""
+        return self._epoch
+
+    @property
     def age_s(self) -> float | None:
         """Seconds since the view was known to be up to date; None before the first content."""
         if self._fresh_at_s is None:

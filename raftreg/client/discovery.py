@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raftreg.client import records
+from raftreg.client.deltas import Delta, Table, deltas
 from raftreg.client.http import Response
 from raftreg.client.options import DEFAULT_READ, Read, flag, segment
 from raftreg.client.records import HealthEntry, NodeEntry
@@ -77,6 +78,18 @@ class CatalogAPI:
             "/v1/catalog/services", _tags_by_name, params=read.params(), patience_s=patience_s
         )
 
+    def watch_services_deltas(
+        self, *, read: Read = DEFAULT_READ, patience_s: float | None = None
+    ) -> AsyncGenerator[Delta[tuple[str, tuple[str, ...]]], None]:
+        """Yields which services came, changed their tags, and went; all there are at first."""
+        return deltas(
+            self._client,
+            "/v1/catalog/services",
+            Table(lambda row: (row["Name"], tuple(row["Tags"])), lambda row: row[0]),
+            params=read.params(),
+            patience_s=patience_s,
+        )
+
     def watch_nodes(
         self, *, read: Read = DEFAULT_READ, patience_s: float | None = None
     ) -> AsyncGenerator[Change[list[Node]], None]:
@@ -144,6 +157,28 @@ class HealthAPI:
         return self._client.watch(
             f"/v1/health/service/{segment(name)}",
             records.health_entries,
+            params=read.params(passing=flag(passing), tag=tuple(tags)),
+            patience_s=patience_s,
+        )
+
+    def watch_deltas(
+        self,
+        name: str,
+        *,
+        passing: bool = False,
+        tags: Sequence[str] = (),
+        read: Read = DEFAULT_READ,
+        patience_s: float | None = None,
+    ) -> AsyncGenerator[Delta[HealthEntry], None]:
+        """Yields which instances of a service came, changed and went; all there are at first.
+
+        Raises:
+            RaftregError: As `deltas.deltas`.
+        """
+        return deltas(
+            self._client,
+            f"/v1/health/service/{segment(name)}",
+            Table(records.health_entry, lambda entry: (entry.node.name, entry.service.id)),
             params=read.params(passing=flag(passing), tag=tuple(tags)),
             patience_s=patience_s,
         )

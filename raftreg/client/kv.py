@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from raftreg.client import records
+from raftreg.client.deltas import Delta, Table, deltas
 from raftreg.client.http import Response
 from raftreg.client.options import DEFAULT_READ, ParamValue, Read, key_path
 from raftreg.client.watch import Change
@@ -153,6 +154,18 @@ class KVAPI:
             records.kv_entries,
             params=read.params(recurse=""),
             accept=_FOUND_OR_NOT,
+            patience_s=patience_s,
+        )
+
+    def watch_deltas(
+        self, prefix: str, *, read: Read = DEFAULT_READ, patience_s: float | None = None
+    ) -> AsyncGenerator[Delta[KVEntry], None]:
+        """Yields which keys under a prefix came, changed and went; all there are at first."""
+        return deltas(
+            self._client,
+            key_path(prefix),
+            Table(records.kv_entry, lambda entry: entry.key),
+            params=read.params(recurse=""),
             patience_s=patience_s,
         )
 

@@ -85,13 +85,23 @@ FOLLOWED: Mapping[str, Follow] = {
 }
 
 
+def can_follow(path: str) -> bool:
+    """Tells whether there is a stream of events under a path pattern."""
+    return _stem(path) in FOLLOWED
+
+
+def _stem(path: str) -> str:
+    """A path pattern up to the name in it."""
+    return path.partition("{")[0]
+
+
 def catalog_follower(streams: DeltaStreams, source: discovery.CatalogSource) -> discovery.Follower:
     """Answers requests for streams about a catalog (see `discovery.discovery_routes`)."""
 
     def follow(
         path: str, name: str, request: web.Request, options: ReadOptions
     ) -> Awaitable[web.StreamResponse] | None:
-        ask = FOLLOWED.get(path.partition("{")[0])
+        ask = FOLLOWED.get(_stem(path))
         if ask is None:
             return None
         question = ask(name, options, source.catalog)
