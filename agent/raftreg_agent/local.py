@@ -393,9 +393,11 @@ class LocalAgent:
         revision = self.ledger.revision
         cut_off = self.lease.failing and not self.lease.held
         wait_s = CUT_OFF_WAIT_S if cut_off else SYNC_WAIT_S
-        written, _ = await asyncio.gather(
-            self._memory.flush(), self.registrar.synced(revision, wait_s)
-        )
+        # Both go on by themselves from here: waiting for one and then for the other takes no longer
+        # than waiting for both, and needs no task for either.
+        self.registrar.kick()
+        written = await self._memory.flush()
+        await self.registrar.synced(revision, wait_s)
         if written is not None:
             raise Rejected(f"registered, but not written to {self.settings.data_dir}: {written}")
         refused = self.ledger.refused.get(what)
