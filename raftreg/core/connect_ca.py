@@ -35,7 +35,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """A root certificate with its key.
 
     Attributes:
-        id: SHA-256 of the certificate in hex with colons: the same for the same certificate.
+        id: Fingerprint of the certificate (SHA-1, as in Consul), which names it and proves nothing.
         certificate: PEM.
         key: PEM (PKCS 8).
         cross_signed: PEM of the same name and key, signed by the root before it: whoever trusts

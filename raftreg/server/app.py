@@ -29,6 +29,7 @@ from raftreg.server.api.autopilot import Autopilot
 from raftreg.server.api.catalog import Catalog
 from raftreg.server.api.chain import DiscoveryChains
 from raftreg.server.api.config_entry import ConfigEntries
+from raftreg.server.api.connect import ConnectAuthority
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
@@ -44,6 +45,7 @@ from raftreg.server.api.snapshot import Snapshots
 from raftreg.server.api.status import STATUS_QUESTION, Operator, encode_status
 from raftreg.server.api.txn import Transactions
 from raftreg.server.api.ui import UserInterface
+from raftreg.server.authority import AuthorityDesk
 from raftreg.server.coordinates import CoordinateQueue
 from raftreg.server.expiry import KeyExpiry
 from raftreg.server.leases import Leases
@@ -78,6 +80,7 @@ class RegistryServer:
         hub: Wakes blocking queries of this process.
         metrics: Takes the collectors of other parts of the process.
         queries: Executes prepared queries.
+        authority: Signs certificates of the mesh.
         port: The HTTP port, once started (settings may ask for any free one).
     """
 
@@ -121,13 +124,23 @@ class RegistryServer:
         self._replica = replica
         self._clock = clock
         self.expiry = KeyExpiry(replica, machine, clock)
+        writes = Writes(replica, settings.http.write_timeout_s)
+        self.authority = AuthorityDesk(
+            replica,
+            machine,
+            writes,
+            clock,
+            make_id,
+            datacenter=settings.datacenter,
+            timeout_s=settings.http.read_timeout_s,
+        )
         self._upkeep = Upkeep(replica, machine, clock, make_id)
         self._context = Context(
             settings=settings,
             replica=replica,
             machine=machine,
             reads=self.reads,
-            writes=Writes(replica, settings.http.write_timeout_s),
+            writes=writes,
             renewals=RenewalQueue(replica),
             leases=self.leases,
             feed=ViewFeed(machine, self.hub, self._upkeep.epoch),
@@ -240,7 +253,8 @@ class RegistryServer:
             UserInterface(context),
             ConfigEntries(context),
             Intentions(context),
-            DiscoveryChains(context),
+            DiscoveryChains(context, self.authority),
+            ConnectAuthority(context, self.authority),
             Internal(context),
             MetricsPage(self.metrics, self._clock),
             OpenApi(build()),

@@ -16,10 +16,12 @@ from raftreg.http import json
 from raftreg.http.config_body import typed
 from raftreg.http.discovery import query_of
 from raftreg.http.operation import Param, operation
+from raftreg.http.params import Consistency
 from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import Reply
 from raftreg.server.api.context import Context
 from raftreg.server.api.reading import Reading
+from raftreg.server.authority import AuthorityDesk
 from raftreg.server.writes import read_body
 
 _COMPILE_DC = Param("compile-dc", "the datacenter to compile for: this one's name, or nothing")
@@ -44,10 +46,12 @@ class DiscoveryChains:
 
     Args:
         context: The collaborators.
+        desk: Names the trust domain.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, desk: AuthorityDesk) -> None:
         self._context = context
+        self._desk = desk
         self._datacenter = context.settings.datacenter
 
     def routes(self) -> list[web.RouteDef]:
@@ -93,6 +97,8 @@ class DiscoveryChains:
         service = request.match_info["service"]
         check_datacenter(query_of(request).get("compile-dc", ""), self._datacenter)
         reading = Reading(self._context, request)
+        if reading.options.consistency is not Consistency.STALE:
+            await self._desk.ensure()  # the trust domain is part of the answer
 
         def compiled(state: State) -> Found[Chain]:
             chain = compile_chain(

@@ -30,7 +30,7 @@ from raftreg.http.filter_fields import Integer, Text, TextMap, struct
 from raftreg.http.json import dumps
 from raftreg.http.operation import DATACENTER, Param, operation
 from raftreg.http.problems import check_datacenter
-from raftreg.http.reply import TEXT, TRUE, Reply
+from raftreg.http.reply import JSON, TEXT, TRUE, Reply
 from raftreg.http.shapes import IdJson
 from raftreg.server.api.context import Context
 from raftreg.server.api.reading import Reading
@@ -290,7 +290,7 @@ class Intentions:
     ) -> Reply:
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
         outcome = await self._context.writes.run(request, command)
-        return Reply(answer, head=write_head(outcome))
+        return Reply(answer, kind=JSON if answer else TEXT, head=write_head(outcome))
 
 
 _MATCHING: dict[str, Callable[[ConfigTable, str], Any]] = {
