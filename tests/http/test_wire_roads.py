@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -241,7 +242,7 @@ def roads() -> Iterator[Roads]:
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:
     ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(ends)]
 
 
 @given(st.lists(st.tuples(_wild, st.lists(st.integers(0, 500), max_size=3)), max_size=4))

@@ -91,7 +91,7 @@ class HttpListener:
             reuse_address=True,
         )
         if self._short:
-            self._sweep()
+            self._sweep_on()
 
     async def stop(self) -> None:
         """Takes no more connections, answers what is in hand, closes all."""
@@ -132,9 +132,13 @@ class HttpListener:
         self._connections.discard(connection)
         self._drained.set()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Closes connections on which nothing has moved for too long."""
         now_s = self.now()
         for connection in list(self._connections):
             connection.sweep(now_s, self._keepalive_s)
+
+    def _sweep_on(self) -> None:
+        self.sweep()
         every_s = min(self._keepalive_s / _SWEEPS_A_TERM, _SWEEP_MAX_S)
-        self._sweeper = asyncio.get_running_loop().call_later(every_s, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(every_s, self._sweep_on)
