@@ -19,6 +19,7 @@ import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+import dns.rrset
 import msgspec
 
 from raftreg.config import DnsSettings
@@ -122,6 +123,10 @@ class Answerer:
             self._collector.collect(name, rdtype, view, NOTHING_KNOWN, recursive=self._recursive)
             or Draft()
         )
+
+    def soa(self, name: dns.name.Name) -> dns.rrset.RRset:
+        """The SOA record of the domain that a name is in, as of now."""
+        return self._collector.soa(self._collector.zone(name))
 
     @property
     def _recursive(self) -> bool:

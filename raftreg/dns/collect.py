@@ -160,7 +160,6 @@ class Collector:
                 self._node(draft, asked, lookup)
             case AddressName():
                 self._if_asked(draft, asked, lookup.address, self._settings.node_ttl_s)
-                draft.topics = ()
             case ReverseName():
                 return self._reverse(draft, asked, lookup.address)
             case Apex() | NameServer():
@@ -183,6 +182,7 @@ class Collector:
         else:
             rows = names.instances(view, lookup.name, lookup.tag, only_passing=only_passing)
         self._rng.shuffle(rows)
+        draft.shuffles = True
         self._rows(draft, asked, rows, self._ttls.of(lookup.name))
 
     def _service_topics(

@@ -20,7 +20,8 @@ class Draft:
         aliases: How many CNAMEs led here.
         missing: What has to be found out before the answer is complete.
         topics: The answer stays the same (but for its order) while none of these changes; None:
-            it depends on more than the catalog.
+            it depends on more than the catalog, or is not worth to be kept.
+        shuffles: The order of the answers is by chance.
     """
 
     def __init__(self, aliases: int = 0) -> None:
@@ -33,6 +34,7 @@ class Draft:
         self.failed = False
         self.missing: dict[Ask, None] = {}
         self.topics: tuple[Topic, ...] | None = None
+        self.shuffles = False
 
     def add(self, answer: dns.rrset.RRset, *extras: dns.rrset.RRset) -> None:
         """Adds an answer with what helps with it."""

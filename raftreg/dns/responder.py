@@ -20,6 +20,7 @@ from raftreg.core.catalog import Catalog
 from raftreg.dns.answer import HEADER_BYTES, Answerer, Forward, Transport
 from raftreg.dns.counts import AnswerCounts
 from raftreg.dns.known import FAILED, Ask, Failed, Gateway, HostAsk, Known, Needs, QueryAsk
+from raftreg.dns.packets import PacketCache
 from raftreg.dns.query import Doors, QueryAnswer
 from raftreg.dns.recursor import Recursors
 from raftreg.dns.round import Round
@@ -29,6 +30,7 @@ ROUNDS_MAX = 3  #: times that something new may be asked for, for one answer
 QUERY_DEADLINE_S = 5.0  #: as long as most resolvers wait
 #: A greatest age from which on it is not even looked at: ten years, the default.
 FOREVER_S = 315_360_000.0
+RCODE = 0x0F  # of the fourth byte
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +96,16 @@ class Responder:
         )
         self._confirmed = Round(self._confirm)
         self.counts = AnswerCounts()
+        self._desks = {
+            transport: Desk(
+                self,
+                view,
+                self._answerer,
+                PacketCache(self._answerer, settings, transport, rng, clock.wall),
+                transport,
+            )
+            for transport in Transport
+        }
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -109,21 +121,9 @@ class Responder:
             task.cancel()
         await self._group.__aexit__(None, None, None)
 
-    def respond(self, query: bytes, transport: Transport) -> bytes | Pending | None:
-        """Answers what can be answered at once; never raises.
-
-        Returns:
-            The answer; None for what deserves none; or what `later` takes.
-        """
-        try:
-            if self._is_stale():
-                return _UNCONFIRMED
-            found = self._answerer.answer(query, self._view(), transport)
-        except Exception:  # noqa: BLE001 (a fault of ours must not take the name service down)
-            found = self._fault(query, transport)
-        if isinstance(found, bytes):
-            self.counts.add(found, transport)
-        return found
+    def desk(self, transport: Transport) -> Desk:
+        """What answers the queries of a transport."""
+        return self._desks[transport]
 
     def later(self, asker: Asker, pending: Pending) -> asyncio.Task[None] | None:
         """Answers what others have to be asked for; at once SERVFAIL when too many wait.
@@ -146,7 +146,7 @@ class Responder:
         except (RaftregError, TimeoutError):
             reply = self.failure(asker.query, asker.transport)
         except Exception:  # noqa: BLE001 (as in `respond`)
-            reply = self._fault(asker.query, asker.transport)
+            reply = self.fault(asker.query, asker.transport)
         self._send(asker, reply)
 
     def _send(self, asker: Asker, reply: bytes | None) -> None:
@@ -159,21 +159,30 @@ class Responder:
         try:
             return self._answerer.failure(query)
         except Exception:  # noqa: BLE001 (as in `respond`)
-            return self._fault(query, transport)
+            return self.fault(query, transport)
 
     def _deadline_s(self) -> float:
         recursion_s = self._settings.recursor_timeout_s * max(1, len(self._settings.recursors))
         return QUERY_DEADLINE_S + 2 * recursion_s * ROUNDS_MAX
 
-    def _fault(self, query: bytes, transport: Transport) -> bytes | None:
+    def fault(self, query: bytes, transport: Transport) -> bytes | None:
+        """SERVFAIL while an exception is handled that is a fault of ours."""
         _log.exception("dns query failed", transport=transport.value, bytes=len(query))
         return _servfail(query)
 
     # -- freshness -----------------------------------------------------------------------------
 
-    def _is_stale(self) -> bool:
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether the age of the view matters at all."""
+        settings = self._settings
+        forever = settings.allow_stale and settings.max_stale_s >= FOREVER_S
+        return self._doors.freshness is not None and not forever
+
+    def is_stale(self) -> bool:
+        """Whether the view has to be confirmed before the next answer."""
         settings, freshness = self._settings, self._doors.freshness
-        if freshness is None or (settings.allow_stale and settings.max_stale_s >= FOREVER_S):
+        if freshness is None:
             return False
         if not settings.allow_stale:
             return True
@@ -235,6 +244,53 @@ class Responder:
         except (RaftregError, TimeoutError) as error:
             _log.info("dns name could not be looked up", name=ask.name, error=str(error))
             return FAILED
+
+
+class Desk:
+    """Answers the queries of one transport at once where that can be done.
+
+    Args:
+        responder: Does what takes longer.
+        view: Gives the catalog as it is now.
+        answerer: The plain road.
+        packets: The short one.
+        transport: How the queries come.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        view: Callable[[], Catalog],
+        answerer: Answerer,
+        packets: PacketCache,
+        transport: Transport,
+    ) -> None:
+        self._responder = responder
+        self._view = view
+        self._answerer = answerer
+        self._packets = packets
+        self._transport = transport
+        self._counts = responder.counts.by_rcode[transport]
+        self._may_be_stale = responder.may_be_stale
+
+    def respond(self, query: bytes) -> bytes | Pending | None:
+        """Answers one; never raises.
+
+        Returns:
+            The answer; None for what deserves none; or what `Responder.later` takes.
+        """
+        try:
+            if self._may_be_stale and self._responder.is_stale():
+                return _UNCONFIRMED
+            view = self._view()
+            found = self._packets.get(query, view) or self._answerer.answer(
+                query, view, self._transport
+            )
+        except Exception:  # noqa: BLE001 (a fault of ours must not take the name service down)
+            found = self._responder.fault(query, self._transport)
+        if isinstance(found, bytes):
+            self._counts[found[3] & RCODE] += 1
+        return found
 
 
 def _servfail(query: bytes) -> bytes | None:

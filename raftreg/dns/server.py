@@ -56,7 +56,7 @@ class DnsServer:
         self.port = port
         self._responder = Responder(view, settings, doors, clock, rng)
         self._streams: set[Stream] = set()
-        self._udp: asyncio.BaseTransport | None = None
+        self._udp: list[Datagrams] = []
         self._tcp: asyncio.Server | None = None
         if registry is not None:
             registry.register(self._responder.counts)
@@ -83,10 +83,9 @@ class DnsServer:
             )
             port = tcp.sockets[0].getsockname()[1]
             try:
-                self._udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                    lambda: Datagrams(self._responder), local_addr=(self._host, port)
-                )
+                self._listen_udp(tcp, port)
             except OSError:
+                self._close_udp()
                 tcp.close()
                 if self.port or not last:
                     raise
@@ -94,10 +93,22 @@ class DnsServer:
             self._tcp, self.port = tcp, port
             return
 
+    def _listen_udp(self, tcp: asyncio.Server, port: int) -> None:
+        """Listens at each address where TCP does: a host name may have several."""
+        for sock in tcp.sockets:
+            datagrams = Datagrams(self._responder, asyncio.get_running_loop())
+            address = sock.getsockname()
+            datagrams.listen(sock.family, (address[0], port, *address[2:]))
+            self._udp.append(datagrams)
+
+    def _close_udp(self) -> None:
+        for datagrams in self._udp:
+            datagrams.close()
+        self._udp.clear()
+
     async def stop(self) -> None:
         """Closes the sockets and ends what is under way."""
-        if self._udp is not None:
-            self._udp.close()
+        self._close_udp()
         if self._tcp is not None:
             self._tcp.close()
         for stream in list(self._streams):
@@ -105,7 +116,7 @@ class DnsServer:
         await self._responder.stop()
         if self._tcp is not None:
             await self._tcp.wait_closed()
-        self._udp = self._tcp = None
+        self._tcp = None
 
     def query_count(self) -> int:
         """How many queries were answered since the start."""

@@ -38,6 +38,7 @@ class Stream:
         self._reader = reader
         self._writer = writer
         self._responder = responder
+        self._respond = responder.desk(Transport.TCP).respond
         self._idle_s = idle_s
         self._queries_max = queries_max
         self._address: str = writer.get_extra_info("peername", ("",))[0]
@@ -71,7 +72,7 @@ class Stream:
         query = await self._query()
         if query is None:
             return False
-        found = self._responder.respond(query, Transport.TCP)
+        found = self._respond(query)
         if isinstance(found, bytes):
             self._send(found)
             await self._drained()
