@@ -57,6 +57,7 @@ class CheckScheduler:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._wake = asyncio.Event()
+        self._next_s: float | None = None  # when the loop looks again by itself
         self.probes_total = 0
 
     @property
@@ -97,7 +98,7 @@ class CheckScheduler:
         while True:
             self.step()
             self._wake.clear()
-            due_s = self._schedule.next_due_s()
+            due_s = self._next_s = self._schedule.next_due_s()
             wait_s = None if due_s is None else max(0.0, due_s - self._clock.monotonic())
             try:
                 async with asyncio.timeout(wait_s):
@@ -144,4 +145,5 @@ class CheckScheduler:
 
     def _set(self, key: str, due_s: float) -> None:
         self._schedule.set(key, due_s)
-        self._wake.set()
+        if self._next_s is None or due_s < self._next_s:
+            self._wake.set()
