@@ -64,12 +64,12 @@ def is_valid(coordinate: Coordinate) -> bool:
 def round_trip_s(one: Coordinate, other: Coordinate) -> float:
     """Estimated round trip between two coordinates, in seconds."""
     raw_s = _raw_distance_s(one, other)
-    adjusted_s = raw_s + one.adjustment + other.adjustment
+    adjusted_s = raw_s + (one.adjustment + other.adjustment)
     return adjusted_s if adjusted_s > 0 else raw_s
 
 
 def _raw_distance_s(one: Coordinate, other: Coordinate) -> float:
-    return math.dist(one.vec, other.vec) + one.height + other.height
+    return math.dist(one.vec, other.vec) + (one.height + other.height)
 
 
 class Position:

@@ -17,6 +17,8 @@ from raftreg.model import (
     ConfigEntry,
     KVEntry,
     Node,
+    NodeCoordinate,
+    PreparedQuery,
     ServiceInstance,
     Session,
     SessionBehavior,
@@ -41,11 +43,22 @@ class PlainModel:
         self.checks: dict[tuple[str, str], Check] = {}
         self.sessions: dict[str, Session] = {}
         self.delays: dict[str, int] = {}
+        self.queries: dict[str, PreparedQuery] = {}
+        self.places: dict[tuple[str, str], NodeCoordinate] = {}
         self.config: dict[tuple[str, str], ConfigEntry] = {}
 
     def content(self) -> tuple[dict[Any, Any], ...]:
         """Everything that clients can see."""
-        return (self.kv, self.nodes, self.services, self.checks, self.sessions, self.config)
+        return (
+            self.kv,
+            self.nodes,
+            self.services,
+            self.checks,
+            self.sessions,
+            self.config,
+            self.queries,
+            self.places,
+        )
 
     def run(self, command: c.Command, now: int) -> Any:
         """Does one command."""
@@ -55,6 +68,7 @@ class PlainModel:
         self.__dict__.update({k: copy.copy(v) for k, v in before.items()})
         try:
             result = getattr(self, "_do_" + type(command).__name__.lower())(command)
+            self._let_go()
             self.ends = {key: at for key, at in self.ends.items() if key in self.kv}
             return result
         except No as error:
@@ -367,6 +381,48 @@ class PlainModel:
                 holds = self._kv_write(op)
         if not holds:
             raise No
+
+    # -- queries and coordinates
+
+    def _do_queryset(self, command: c.QuerySet) -> str:
+        query, old = command.query, self.queries.get(command.query.id)
+        if command.update is (old is None):
+            raise No
+        if old and command.keep_name:
+            query = replace(query, name=old.name)
+        nameless = not query.name and not query.template.type
+        if (nameless and not query.session) or query.name in self.queries:
+            raise No
+        if query.session and query.session not in self.sessions:
+            raise No
+        if any(self._alike(query, other) for other in self.queries.values()):
+            raise No
+        created = old.create_index if old else self.index
+        self.queries[query.id] = replace(query, create_index=created, modify_index=self.index)
+        return query.id
+
+    def _alike(self, query: PreparedQuery, other: PreparedQuery) -> bool:
+        if other.id == query.id or other.name.lower() != query.name.lower():
+            return False
+        return bool(query.name or (query.template.type and other.template.type))
+
+    def _do_querydelete(self, command: c.QueryDelete) -> bool:
+        if command.id not in self.queries:
+            raise No
+        del self.queries[command.id]
+        return True
+
+    def _do_coordinateupdate(self, command: c.CoordinateUpdate) -> bool:
+        for row in command.rows:
+            parts = (*row.coordinate.vec, row.coordinate.error)
+            if row.node in self.nodes and all(-3600 <= part <= 3600 for part in parts):
+                self.places[row.node, row.segment] = row
+        return True
+
+    def _let_go(self) -> None:
+        ends = {q.id for q in self.queries.values() if q.session and q.session not in self.sessions}
+        self.queries = {key: row for key, row in self.queries.items() if key not in ends}
+        self.places = {key: row for key, row in self.places.items() if key[0] in self.nodes}
 
     # -- the rest
 

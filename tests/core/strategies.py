@@ -12,12 +12,15 @@ from raftreg.core.commands import (
     Command,
     ConfigDelete,
     ConfigSet,
+    CoordinateUpdate,
     Deregister,
     KVExpire,
     KVOp,
     KVVerb,
     NodeOp,
     NodeSync,
+    QueryDelete,
+    QuerySet,
     ReapTombstones,
     Register,
     RestoreChunk,
@@ -30,7 +33,12 @@ from raftreg.core.commands import (
 from raftreg.model import (
     Check,
     ConfigEntry,
+    Coordinate,
     Node,
+    NodeCoordinate,
+    PreparedQuery,
+    QueryService,
+    QueryTemplate,
     ServiceInstance,
     Session,
     SessionBehavior,
@@ -39,6 +47,7 @@ from raftreg.model import (
 
 KEYS = ("a", "a/", "a/b", "a/b/c", "a\U0010ffff", "b", "é")
 PREFIXES = ("", "a", "a/", "a/b", "a\U0010ffff", "zz")
+QUERIES = ("q1", "q2", "q3")
 SESSIONS = ("s1", "s2", "s3")
 NODES = ("n1", "n2")
 NODE_IDS = ("u1", "u2")
@@ -146,6 +155,36 @@ config_deletes = st.builds(
     name=st.sampled_from(["web", "global"]),
     cas=st.none() | indexes,
 )
+prepared_queries = st.builds(
+    PreparedQuery,
+    id=st.sampled_from(["", *QUERIES]),
+    name=st.sampled_from(["", "a", "A", "ab", "q1"]),
+    session=st.sampled_from(["", "", *SESSIONS]),
+    template=st.sampled_from([QueryTemplate(), QueryTemplate(type="name_prefix_match")]),
+    service=st.builds(QueryService, service=st.sampled_from(SERVICES)),
+)
+query_sets = st.builds(
+    QuerySet,
+    query=prepared_queries.filter(lambda query: query.id),
+    update=st.booleans(),
+    keep_name=st.booleans(),
+)
+query_deletes = st.builds(QueryDelete, id=st.sampled_from([*QUERIES, "none"]))
+points = st.sampled_from([0.0, 0.5, -1.0, 1e9, float("nan")]).map(
+    lambda part: Coordinate(vec=(part,) * 8, error=1.5, adjustment=0.0, height=1e-5)
+)
+coordinate_updates = st.builds(
+    CoordinateUpdate,
+    rows=st.lists(
+        st.builds(
+            NodeCoordinate,
+            node=st.sampled_from([*NODES, "none"]),
+            segment=st.sampled_from(["", "", "alpha"]),
+            coordinate=points,
+        ),
+        max_size=2,
+    ).map(tuple),
+)
 reaps = st.builds(ReapTombstones, up_to_index=st.integers(0, 40))
 
 txns_often_sound = st.builds(Txn, operations=st.lists(kv_ops, min_size=1, max_size=3).map(tuple))
@@ -160,9 +199,20 @@ catalog_theme: st.SearchStrategy[Command] = st.one_of(registers, deregisters, sy
 lock_theme: st.SearchStrategy[Command] = st.one_of(
     kv_ops, kv_ops, session_commands, syncs, liveness, deregisters, txns, expiries
 )
+#: What ends with sessions and nodes.
+query_theme: st.SearchStrategy[Command] = st.one_of(
+    query_sets, query_sets, query_deletes, session_commands, syncs, deregisters, coordinate_updates
+)
 #: Commands of the small world, restores left out.
 commands: st.SearchStrategy[Command] = st.one_of(
-    kv_theme, catalog_theme, session_commands, config_sets, config_deletes
+    kv_theme,
+    catalog_theme,
+    session_commands,
+    config_sets,
+    config_deletes,
+    query_sets,
+    query_deletes,
+    coordinate_updates,
 )
 
 
@@ -179,6 +229,7 @@ scripts = st.one_of(
     _timed(kv_theme, 8, 20),
     _timed(catalog_theme, 8, 20),
     _timed(lock_theme, 8, 20),
+    _timed(query_theme, 8, 20),
     _timed(commands, 10, 25),
 )
 
@@ -275,6 +326,39 @@ wild_commands: st.SearchStrategy[Command] = st.one_of(
         cas=st.none() | _integers,
     ),
     st.builds(ConfigDelete, kind=_texts, name=_texts, cas=st.none() | _integers),
+    st.builds(
+        QuerySet,
+        query=st.builds(
+            PreparedQuery,
+            id=_texts,
+            name=_texts,
+            session=_texts,
+            dns_ttl=_texts,
+            template=st.builds(QueryTemplate, type=_texts, regexp=_texts),
+            service=st.builds(QueryService, service=_texts, tags=_tuples, node_meta=_maps),
+        ),
+        update=st.booleans(),
+        keep_name=st.booleans(),
+    ),
+    st.builds(QueryDelete, id=_texts),
+    st.builds(
+        CoordinateUpdate,
+        rows=st.lists(
+            st.builds(
+                NodeCoordinate,
+                node=_texts,
+                segment=_texts,
+                coordinate=st.builds(
+                    Coordinate,
+                    vec=st.lists(_floats, max_size=9).map(tuple),
+                    error=_floats,
+                    adjustment=_floats,
+                    height=_floats,
+                ),
+            ),
+            max_size=3,
+        ).map(tuple),
+    ),
     st.builds(ReapTombstones, up_to_index=_integers),
     st.builds(KVExpire, keys_max=_integers),
     st.builds(

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftreg.core import query
+from raftreg.core import coordinates, queries, query
 from raftreg.core.apply import Applied, apply
 from raftreg.core.catalog import Catalog
 from raftreg.core.changes import ALL, Topic, covers
@@ -19,7 +19,7 @@ from raftreg.core.delta import decode_deltas, encode_deltas
 from raftreg.core.results import Outcome, Refused, TxnResult, decode_outcome, encode_outcome
 from raftreg.core.snapshot import restore, snapshot
 from raftreg.core.state import State
-from raftreg.model import Status
+from raftreg.model import NodeCoordinate, Status
 from tests.core import strategies as world
 from tests.core.plain_model import PlainModel
 
@@ -38,7 +38,14 @@ def visible(state: State) -> tuple[dict[Any, Any], ...]:
         {(row.node, row.check_id): row for row in catalog.all_checks()},
         state.sessions,
         state.config,
+        state.queries.rows,
+        {(row.node, row.segment): row for row in places(state)},
     )
+
+
+def places(state: State) -> list[NodeCoordinate]:
+    """All coordinates."""
+    return coordinates.coordinates(state).value
 
 
 def outcome(applied: Applied) -> Any:
@@ -173,6 +180,19 @@ def state_watches(state: State) -> dict[str, Watch]:
         found[f"sessions of {name}"] = (
             partial(query.sessions_of_node, state, name),
             query.topics_sessions_of_node(name),
+        )
+    found["queries"] = (partial(queries.query_list, state), queries.topics_queries())
+    for name in (*world.QUERIES, "none"):
+        found[f"query {name}"] = (
+            partial(queries.query_get, state, name),
+            queries.topics_query(name),
+        )
+    places = coordinates.topics_coordinates()
+    found["coordinates"] = (partial(coordinates.coordinates, state), places)
+    for name in (*world.NODES, "none"):
+        found[f"coordinates of {name}"] = (
+            partial(coordinates.coordinates_of_node, state, name),
+            coordinates.topics_coordinates_of_node(name),
         )
     for kind in ("service-defaults", "proxy-defaults", "none"):
         topics = query.topics_config(kind)

@@ -14,8 +14,10 @@ from raftreg.core import query
 from raftreg.core.commands import (
     ConfigDelete,
     ConfigSet,
+    CoordinateUpdate,
     EventFire,
     KVVerb,
+    QuerySet,
     ReapTombstones,
     RestoreChunk,
     SessionDestroy,
@@ -30,7 +32,8 @@ from raftreg.core.snapshot import (
     snapshot,
     summary,
 )
-from raftreg.model import ConfigEntry
+from raftreg.core.vivaldi import origin
+from raftreg.model import ConfigEntry, NodeCoordinate, PreparedQuery, QueryService
 from tests.core.registry_rig import Registry, web, web_check
 
 
@@ -48,6 +51,9 @@ def filled() -> Registry:
     registry.kv(KVVerb.SET, "brief", ttl_ms=30_000)
     registry.run(ConfigSet(entry=ConfigEntry(kind="k", name="n", body={"a": [1]})))
     registry.run(EventFire(event=Event(id="e", name="deploy")))
+    query = PreparedQuery(id="q", name="web", service=QueryService(service="web"), session="s1")
+    registry.run(QuerySet(query=query))
+    registry.run(CoordinateUpdate(rows=(NodeCoordinate(node="n1", coordinate=origin()),)))
     registry.run(RestoreChunk(restore_id="r", sequence=0, data=b"part"))
     return registry
 
@@ -78,6 +84,8 @@ def test_every_table_is_kept_and_counted() -> None:
         "last_changes": sizes["last_changes"].rows,
         "staged": 1,
         "events": 1,
+        "queries": 1,
+        "coordinates": 1,
     }
     assert sizes["kv"].bytes > 0
     assert header([IMAGE]).index == filled().state.index
@@ -137,6 +145,9 @@ def forged(tables: dict[Table, list[object]], **header_fields: object) -> bytes:
 
 
 _NODE = {"name": "n1", "address": "10.0.0.1"}
+_QUERY = {"id": "q", "name": "web", "service": {"service": "web"}}
+_COORD = {"vec": [0.0] * 8, "error": 1.5, "adjustment": 0.0, "height": 0.0}
+_PLACE = {"node": "n1", "segment": "", "coordinate": _COORD, "modify_index": 3}
 _SERVICE = {"node": "n1", "id": "w", "name": "web"}
 
 
@@ -159,6 +170,13 @@ _SERVICE = {"node": "n1", "id": "w", "name": "web"}
         ),
         (forged({Table.SESSIONS: [{"id": "s", "node": "n1"}]}), "session s has no node"),
         (forged({Table.KV: [["k", b"", 0, "s", 1, 1, 1]]}), "is missing"),
+        (forged({Table.QUERIES: [_QUERY, _QUERY | {"id": "p"}]}), "two prepared queries"),
+        (forged({Table.QUERIES: [_QUERY | {"session": "s"}]}), "session s, which is missing"),
+        (forged({Table.COORDINATES: [_PLACE]}), "node 'n1', which is missing"),
+        (
+            forged({Table.COORDINATES: [_PLACE | {"coordinate": _COORD | {"height": -1.0}}]}),
+            "coordinate of node 'n1' is none",
+        ),
         (forged({Table.KV: [["k", "text", 0, None, 1, 1, 1]]}), "table KV"),
         (forged({}) + frame(200, []), "unknown table 200"),
         (MAGIC + struct.pack(">BII", 2, 2**31, 0), "over the limit"),
