@@ -15,6 +15,7 @@ from raftreg.http.delta_queries import can_follow, catalog_follower
 from raftreg.http.delta_streams import DeltaStreams, Followed, wants_events
 from raftreg.http.discovery import ReadHead, discovery_routes, query_of
 from raftreg.http.params import Consistency, ReadOptions, read_options
+from raftreg.http.service_pages import service_pages_routes
 from raftreg.http.watch import RenderedCache, WatchHub
 from raftreg_agent.view import CatalogView
 
@@ -112,7 +113,7 @@ def agent_discovery_routes(
             route.path,
             _chosen(view, route.handler, ask_server, streams=can_follow(route.path)),
         )
-        for route in discovery_routes(source, follow)
+        for route in (*discovery_routes(source, follow), *service_pages_routes(source))
     ]
 
 

@@ -9,7 +9,7 @@ from raftreg.client import records
 from raftreg.client.deltas import Delta, Table, deltas
 from raftreg.client.http import Response
 from raftreg.client.options import DEFAULT_READ, Read, flag, segment
-from raftreg.client.records import HealthEntry, NodeEntry
+from raftreg.client.records import HealthEntry, NodeEntry, ServiceSummary
 from raftreg.client.watch import Change
 from raftreg.model import Check, Node, Status
 
@@ -127,6 +127,40 @@ class HealthAPI:
             params=read.params(passing=flag(passing), tag=tuple(tags)),
         )
         return records.health_entries(response)
+
+    async def services(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        status: Status | None = None,
+        filter_: str = "",
+        page_size: int = 100,
+        read: Read = DEFAULT_READ,
+    ) -> AsyncGenerator[ServiceSummary, None]:
+        """Yields all services with their health, tags and metadata, page by page.
+
+        Args:
+            tags: Only instances with all these tags.
+            status: Only instances with this status.
+            filter_: Expression over the summaries, such as `Critical == 0 and "v2" in Tags`.
+            page_size: Services asked for at once, at most 1,000.
+            read: How to read.
+        """
+        chosen = read.params(
+            **{"page-size": page_size},
+            tag=tuple(tags),
+            status=status.value if status else None,
+            filter=filter_ or None,
+        )
+        after: str | None = None
+        while after is None or after:
+            response = await self._client.request(
+                "GET", "/v1/health/services", params={**chosen, "after": after or None}
+            )
+            page = records.service_page(response)
+            for summary in page.services:
+                yield summary
+            after = page.after
 
     async def node(self, name: str, *, read: Read = DEFAULT_READ) -> list[Check]:
         """All checks of a node and of its instances."""

@@ -88,6 +88,34 @@ class TxnOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return not self.errors
 
 
+class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A service as /v1/health/services sums it up.
+
+    Attributes:
+        status: The best status among its instances.
+        tags: Those of all instances.
+        meta: By key, all values that instances have.
+        nodes: Number of hosts that it runs on.
+        passing, warning, critical: Numbers of instances.
+    """
+
+    name: str
+    status: Status
+    tags: tuple[str, ...] = ()
+    meta: dict[str, tuple[str, ...]] = {}
+    nodes: int = 0
+    passing: int = 0
+    warning: int = 0
+    critical: int = 0
+
+
+class ServicePage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Some services in the order of their names; `after` leads to the next, "" ends them."""
+
+    services: tuple[ServiceSummary, ...]
+    after: str = ""
+
+
 _R = TypeVar("_R", bound="_Wire")
 
 
@@ -422,6 +450,12 @@ def kv_entries(response: Response) -> list[KVEntry]:
     if response.status == 404:
         return []
     return [one.row() for one in response.json(list[_Kv])]
+
+
+def service_page(response: Response) -> ServicePage:
+    """A page of /v1/health/services."""
+    page: ServicePage = response.json(ServicePage)
+    return page
 
 
 def kv_entry(row: Any) -> KVEntry:

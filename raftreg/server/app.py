@@ -21,6 +21,7 @@ from raftreg.http.figures import MetricsPage
 from raftreg.http.meter import HttpMeter
 from raftreg.http.middleware import answer_errors
 from raftreg.http.openapi import OpenApi
+from raftreg.http.service_pages import service_pages_routes
 from raftreg.http.watch import WatchHub
 from raftreg.http.wire.listener import HttpListener
 from raftreg.raft.api import ReplicaAPI
@@ -262,6 +263,7 @@ class RegistryServer:
             app.router.add_routes(part.routes())
         follow = catalog_follower(context.streams, self.reads)
         app.router.add_routes(discovery_routes(self.reads, follow, self._near))
+        app.router.add_routes(service_pages_routes(self.reads))
         app.router.add_routes(self._extra_routes)
         return app
 
