@@ -13,9 +13,10 @@ import msgspec
 
 #: Used before there is an authority, as Consul does where Connect is off.
 CLUSTER_UNNAMED = "11111111-2222-3333-4444-555555555555"
+_PART = r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+"  # RFC 3986, 3.3: a segment
 _SERVICE = re.compile(
-    r"spiffe://(?P<domain>[a-z0-9.-]{1,255})(?:/ap/(?P<ap>[^/]+))?"
-    r"/ns/(?P<ns>[^/]+)/dc/(?P<dc>[^/]+)/svc/(?P<service>[^/]+)\Z"
+    rf"spiffe://(?P<domain>[a-z0-9.-]{{1,255}})(?:/ap/(?P<ap>{_PART}))?"
+    rf"/ns/(?P<ns>{_PART})/dc/(?P<dc>{_PART})/svc/(?P<service>{_PART})\Z"
 )
 _CHARS_MAX = 2048
 
@@ -49,5 +50,11 @@ def parse_service(uri: str) -> ServiceIdentity:
     found = _SERVICE.match(uri) if len(uri) <= _CHARS_MAX else None
     if found is None or found["ap"] not in (None, "default"):
         raise ValueError("not the SPIFFE id of a service")
-    namespace, datacenter, service = (unquote(found[part]) for part in ("ns", "dc", "service"))
-    return ServiceIdentity(found["domain"], datacenter, service, namespace)
+    # Strict: with replacement characters two different ids would stand for one service.
+    namespace, datacenter, service = (
+        unquote(found[part], errors="strict") for part in ("ns", "dc", "service")
+    )
+    identity = ServiceIdentity(found["domain"], datacenter, service, namespace)
+    if len(identity.uri) > _CHARS_MAX:
+        raise ValueError("the SPIFFE id of a service is too long")
+    return identity
