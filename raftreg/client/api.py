@@ -27,13 +27,15 @@ from raftreg.client.cluster import OperatorAPI, SnapshotAPI, StatusAPI, TxnAPI
 from raftreg.client.coordinates import CoordinateAPI
 from raftreg.client.discovery import CatalogAPI, HealthAPI
 from raftreg.client.failures import classify, transient
+from raftreg.client.holding import LockOptions
 from raftreg.client.http import SAFE_METHODS, TOKEN_HEADER, Body, Outgoing, Response, Wire
 from raftreg.client.kv import KVAPI
-from raftreg.client.lock import Lock, LockOptions
+from raftreg.client.lock import Lock
 from raftreg.client.options import Params
 from raftreg.client.queries import QueryAPI
 from raftreg.client.registration import registered
 from raftreg.client.retry import AddressPool, Backoff
+from raftreg.client.semaphore import Semaphore
 from raftreg.client.sequence import REQUEST_ID_HEADER, RequestIds
 from raftreg.client.sessions import SessionAPI
 from raftreg.client.stream import Stream
@@ -357,6 +359,16 @@ class RegistryClient:
         The body is cancelled and `LockLost` raised when the lock is lost while it runs.
         """
         return Lock(self, key, options or LockOptions())
+
+    def semaphore(self, prefix: str, limit: int, options: LockOptions | None = None) -> Semaphore:
+        """Gives a semaphore under a prefix, to be entered with `async with`.
+
+        The body is cancelled and `LockLost` raised when the permit is lost while it runs.
+
+        Raises:
+            InvalidRequest: The limit is below 1 or beyond all reason.
+        """
+        return Semaphore(self, prefix, limit, options or LockOptions())
 
     def registered(
         self, definition: Mapping[str, Any], *, health: Callable[[], Status] | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 
 from raftreg.client.api import RegistryClient
-from raftreg.client.lock import LOCK_FLAGS
+from raftreg.client.holding import LOCK_FLAGS
 from tests.cli.conftest import Dev, command_line
 
 _WAIT_S_MAX = 30.0
@@ -104,3 +105,72 @@ async def test_sigterm_while_waiting_leaves_no_session(dev: Dev) -> None:
         assert "gives-up" not in {one.name for one in await client.session.list()}
     holder.send_signal(signal.SIGTERM)
     await holder.wait()
+
+
+async def test_a_semaphore_lets_so_many_in(dev: Dev) -> None:
+    """With -n 2 two programs run and a third waits; the layout is that of `consul lock -n 2`."""
+    prefix = "cli/lock/two"
+    first = await _start(dev, prefix, "-n", "2")
+    await _held(first)
+    second = await _start(dev, prefix, "-n", "2")
+    newest = await _held(second)
+    async with RegistryClient([dev.http]) as client:
+        entries = {entry.key: entry for entry in await client.kv.list(f"{prefix}/")}
+        lock = entries.pop(f"{prefix}/.lock")
+        sessions = {entry.session for entry in entries.values()}
+        assert {entry.flags for entry in entries.values()} == {0xE0F69A2BAA414DE0}
+        assert lock.flags == 0xE0F69A2BAA414DE0
+        assert set(entries) == {f"{prefix}/{session}" for session in sessions}
+        assert json.loads(lock.value) == {"Limit": 2, "Holders": dict.fromkeys(sessions, True)}
+
+        refused = await _start(dev, prefix, "-n", "2", "--try", "0s")
+        _, err = await refused.communicate()
+        assert (refused.returncode, b"no room" in err) == (5, True)
+        other = await _start(dev, prefix, "-n", "3")
+        _, err = await other.communicate()
+        assert (other.returncode, b"has a limit of 2" in err) == (5, True)
+
+        third = await _start(dev, prefix, "-n", "2")
+        first.send_signal(signal.SIGTERM)
+        assert await first.wait() == 0
+        assert await _held(third) > newest
+        for program in (second, third):
+            program.send_signal(signal.SIGTERM)
+            assert await program.wait() == 0
+        assert await client.kv.list(f"{prefix}/") == []
+
+
+async def test_a_dead_holder_makes_room(dev: Dev) -> None:
+    """When a holder's session ends, its program is ended and the next one gets the permit."""
+    prefix = "cli/lock/dead"
+    first = await _start(dev, prefix, "-n", "2")
+    await _held(first)
+    second = await _start(dev, prefix, "-n", "2")
+    await _held(second)
+    third = await _start(dev, prefix, "-n", "2")
+    async with RegistryClient([dev.http]) as client:
+        for entry in await client.kv.list(f"{prefix}/"):
+            if entry.session is not None:
+                await client.session.destroy(entry.session)
+                break
+    await _held(third)
+    programs = (first, second, third)
+    async with asyncio.TaskGroup() as group:
+        ends = [group.create_task(program.wait()) for program in programs]
+        ended, _ = await asyncio.wait(
+            ends, timeout=_WAIT_S_MAX, return_when=asyncio.FIRST_COMPLETED
+        )
+        assert [end.result() for end in ended] == [5]
+        for program in programs:
+            if program.returncode is None:
+                program.send_signal(signal.SIGTERM)
+
+
+async def test_the_programs_code_can_be_left_out(dev: Dev) -> None:
+    """--no-child-exit-code gives 0 whatever the program's code was."""
+    for option, code in (("--child-exit-code", 7), ("--no-child-exit-code", 0)):
+        process = await asyncio.create_subprocess_exec(
+            *command_line("lock", option, "cli/lock/code", "--", "sh", "-c", "exit 7"),
+            env=dev.environment(),
+        )
+        assert await process.wait() == code

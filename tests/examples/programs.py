@@ -33,6 +33,7 @@ class Program:
         self.name = name
         self.log = log
         self._process = process
+        self._group_gone = False
 
     @property
     def pid(self) -> int:
@@ -50,9 +51,11 @@ class Program:
 
     def kill(self) -> None:
         """Sends SIGKILL to the program and all it made, and waits for its end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if not self._group_gone:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._group_gone = True  # from here on the number may be somebody else's
 
     def stop(self) -> None:
         """Asks it to end; after a while makes it."""
