@@ -48,6 +48,7 @@ from raftreg_agent.lease import LeaseKeeper
 from raftreg_agent.ledger import SyncLedger
 from raftreg_agent.memory import Memory
 from raftreg_agent.registrar import Registrar
+from raftreg_agent.sidecars import placed
 from raftreg_agent.state import LocalState, Source
 from raftreg_agent.store import Remembered, Store
 
@@ -265,11 +266,14 @@ class LocalAgent:
             Rejected: The registry refuses it, or it could not be written to disk.
         """
         service_id = definition.service.id
-        for check in definition.checks:
+        sidecar = self._placed_sidecar(definition)
+        for check in (*definition.checks, *(sidecar.checks if sidecar else ())):
             self._admit(check)
         self._refuse_builtin(service_id)
-        self._put_service(definition, Source.API, replace_checks=replace_checks)
-        self._memory.put_service(service_id)
+        for each in (definition, sidecar):
+            if each is not None:
+                self._put_service(each, Source.API, replace_checks=replace_checks)
+                self._memory.put_service(each.service.id)
         await self._settle(f"service {service_id}")
 
     async def deregister_service(self, service_id: str) -> None:
@@ -345,7 +349,18 @@ class LocalAgent:
             self._schedule(check)
         self._tell()
 
+    def _placed_sidecar(self, definition: ServiceDefinition) -> ServiceDefinition | None:
+        """The sidecar that a definition brings, with a port.
+
+        Raises:
+            Rejected: No port is left.
+        """
+        sidecar = definition.sidecar
+        return None if sidecar is None else placed(sidecar, self.state.service_rows())
+
     def _remove_service(self, service_id: str) -> bool:
+        if sidecar := self.state.sidecar(service_id):
+            self._remove_service(sidecar)
         checks = self.state.remove_service(service_id)
         if checks is None:
             return False
@@ -443,11 +458,24 @@ class LocalAgent:
     def _adopt_files(self, loaded: definitions.Definitions) -> None:
         for service in loaded.services.values():
             self._put_service(service, Source.CONFIG, replace_checks=True)
+            self._adopt_sidecar(service)
         for check in loaded.checks.values():
             try:
                 self._put_check(check, Source.CONFIG)
             except Rejected as error:
                 log.warning("check definition left out", check=check.check_id, error=error.message)
+
+    def _adopt_sidecar(self, definition: ServiceDefinition) -> None:
+        """Registers the sidecar of a definition; one that the file does not name any more goes."""
+        try:
+            sidecar = self._placed_sidecar(definition)
+        except Rejected as error:
+            log.warning("sidecar left out", of=definition.service.id, error=error.message)
+            return
+        if sidecar is not None:
+            self._put_service(sidecar, Source.CONFIG, replace_checks=True)
+        elif gone := self.state.sidecar(definition.service.id):
+            self._remove_service(gone)
 
     def _restore(self, remembered: Remembered, files: definitions.Definitions) -> None:
         """Brings back what was there before a restart; definition files take precedence."""
@@ -457,7 +485,7 @@ class LocalAgent:
                 self._memory.drop_service(service.service.id)
             else:
                 checks = tuple(check for check in service.checks if self._runs_here(check))
-                kept = ServiceDefinition(service.service, checks)
+                kept = ServiceDefinition(service.service, checks, service.sidecar_of)
                 self._put_service(kept, Source.API, replace_checks=False)
         for check in remembered.checks:
             if check.check_id in files.checks or not self._runs_here(check):

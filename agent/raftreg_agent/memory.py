@@ -53,7 +53,8 @@ class Memory:
             return
         ids = [row.check_id for row in self._state.checks_of(service_id)]
         checks = tuple(self._state.checks[check_id].definition for check_id in ids)
-        self._store.put(Shelf.SERVICES, service_id, ServiceDefinition(service.row, checks))
+        definition = ServiceDefinition(service.row, checks, service.sidecar_of)
+        self._store.put(Shelf.SERVICES, service_id, definition)
 
     def put_check(self, check_id: str) -> None:
         """Notes a check: in the file of its instance, or in one of its own."""

@@ -13,6 +13,7 @@ import msgspec
 
 from raftreg.errors import NotFound, Rejected
 from raftreg.http.decode import CheckDefinition, ServiceDefinition
+from raftreg.http.proxies import sidecar_id
 from raftreg.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE_PREFIX,
@@ -50,6 +51,8 @@ class LocalService(msgspec.Struct, frozen=True):
 
     row: ServiceInstance
     source: Source
+    #: The instance with which it came and goes, as its sidecar; "" for none.
+    sidecar_of: str = ""
 
 
 class LocalCheck:
@@ -113,6 +116,11 @@ class LocalState:
         """Instances by id."""
         return _Rows(self.services)
 
+    def sidecar(self, service_id: str) -> str:
+        """Id of the sidecar that came with an instance; "" when there is none."""
+        found = self.services.get(sidecar_id(service_id))
+        return found.row.id if found is not None and found.sidecar_of == service_id else ""
+
     def check_ids(self) -> Iterable[str]:
         """Ids of all checks."""
         return self.checks.keys()
@@ -166,7 +174,7 @@ class LocalState:
         row = msgspec.structs.replace(definition.service, node=self.node.name)
         self._refuse_overflow(row.id, definition.checks)
         before = self.services.get(row.id)
-        self.services[row.id] = LocalService(row, source)
+        self.services[row.id] = LocalService(row, source, definition.sidecar_of)
         if before is None or before.row != row:
             self._ledger.touch_service(row.id)
             for check_id in self._of_service.get(row.id, ()):

@@ -19,7 +19,7 @@ import msgspec
 
 from raftreg.core.changes import Changes, Topic
 from raftreg.core.delta import CatalogDelta
-from raftreg.core.rows import CatalogRows
+from raftreg.core.rows import CatalogRows, speaks_for
 from raftreg.model import Check, Node, ServiceInstance
 
 _R = TypeVar("_R", Node, ServiceInstance, Check)
@@ -75,6 +75,8 @@ class Catalog(CatalogRows):
         kind, name = topic
         if kind in ("service", "checks"):
             return name in self._instances
+        if kind in ("connect", "connect-checks"):
+            return name in self._connected
         if kind in ("node", "node-checks"):
             return name in self.nodes or name in self._name_of_id
         return True
@@ -207,6 +209,8 @@ class Catalog(CatalogRows):
             topics["node-checks", name] = None
         for instance in self._services.get(name, {}).values():
             topics["service", instance.name] = None
+            if served := speaks_for(instance):
+                topics["connect", served] = None
         if changes.undo is not None:
             changes.undo.append(partial(self._set_node, name, old))
         changes.deltas.append(_delta("node", name, "", row, index))
@@ -222,6 +226,8 @@ class Catalog(CatalogRows):
                 topics["service", version.name] = None
                 if version.name not in self._instances:
                     topics["checks", version.name] = None
+                if served := speaks_for(version):
+                    topics["connect", served] = topics["connect-checks", served] = None
         topics["instances", ""] = topics["node", node] = None
         owner = self.nodes.get(node)
         if owner is not None and owner.id:
@@ -244,6 +250,8 @@ class Catalog(CatalogRows):
                 topics["check-state", version.status.value] = None
                 for name in self._names_decided_by(version):
                     topics["checks", name] = None
+                for name in self._served_under(version):
+                    topics["connect-checks", name] = None
         if changes.undo is not None:
             changes.undo.append(partial(self._set_check, node, check_id, old))
         changes.deltas.append(_delta("check", node, check_id, row, index))
@@ -253,6 +261,18 @@ class Catalog(CatalogRows):
         if not check.service_id:
             return [row.name for row in self._services.get(check.node, {}).values()]
         return (check.service_name,) if check.service_name else ()
+
+
+    def _served_under(self, check: Check) -> Iterable[str]:
+        """Names of the services that are served by instances over which a check decides."""
+        if not self._connected:
+            return ()
+        if check.service_id:
+            row = self.service(check.node, check.service_id)
+            rows = [] if row is None else [row]
+        else:
+            rows = list(self._services.get(check.node, {}).values())
+        return [served for row in rows if (served := speaks_for(row))]
 
 
 def _delta(kind: str, node: str, row_id: str, row: object, index: int) -> CatalogDelta:

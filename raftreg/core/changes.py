@@ -7,6 +7,8 @@ A topic is a pair (kind, name):
 ("kv-tree", prefix)   all keys under a prefix were deleted
 ("service", name)     instances of a service, or the rows of the nodes that they run on
 ("checks", name)      checks that decide over the instances of a service (theirs or their nodes')
+("connect", name)     instances that speak the mesh's TLS for a service, or their nodes' rows
+("connect-checks", n) checks that decide over those
 ("services", "")      the set of service names, or the union of the tags of one
 ("instances", "")     any instance of any service
 ("node", name or id)  a node's row or its instances

@@ -32,6 +32,7 @@ class CatalogRows:
         self._checks: dict[str, dict[str, Check]] = {}
         self._name_of_id: dict[str, str] = {}
         self._instances: dict[str, dict[tuple[str, str], ServiceInstance]] = {}
+        self._connected: dict[str, dict[tuple[str, str], ServiceInstance]] = {}
         self._tag_counts: dict[str, dict[str, int]] = {}
         self._checks_of: dict[tuple[str, str], dict[str, Check]] = {}
         self._by_status: dict[Status, dict[tuple[str, str], Check]] = {s: {} for s in Status}
@@ -58,6 +59,14 @@ class CatalogRows:
     def instances(self, name: str) -> list[ServiceInstance]:
         """Instances of a service, by node and id."""
         rows = self._instances.get(name)
+        return [rows[key] for key in sorted(rows)] if rows else []
+
+    def connected(self, name: str) -> list[ServiceInstance]:
+        """Instances that speak the mesh's TLS for a service, by node and id.
+
+        They are its proxies, and those of its own that need none.
+        """
+        rows = self._connected.get(name)
         return [rows[key] for key in sorted(rows)] if rows else []
 
     def service(self, node: str, service_id: str) -> ServiceInstance | None:
@@ -142,6 +151,7 @@ class CatalogRows:
             _put(self._instances, old.name, key, None)
         if row is not None:
             _put(self._instances, row.name, key, row)
+        self._set_connected(key, old, row)
         tag_added = row is not None and self._count_tags(row.name, row.tags, 1)
         tag_gone = old is not None and self._count_tags(old.name, old.tags, -1)
         name_gone = old is not None and old.name not in self._instances
@@ -151,6 +161,16 @@ class CatalogRows:
             and len(self._instances[row.name]) == 1
         )
         return tag_added or tag_gone or name_gone or name_added
+
+    def _set_connected(
+        self, key: tuple[str, str], old: ServiceInstance | None, row: ServiceInstance | None
+    ) -> None:
+        before = "" if old is None else speaks_for(old)
+        after = "" if row is None else speaks_for(row)
+        if before and before != after:
+            _put(self._connected, before, key, None)
+        if row is not None and after:
+            _put(self._connected, after, key, row)
 
     def _count_tags(self, name: str, tags: Iterable[str], by: int) -> bool:
         counts = self._tag_counts.setdefault(name, {})
@@ -177,6 +197,14 @@ class CatalogRows:
         if row is not None:
             _put(self._checks_of, (node, row.service_id), check_id, row)
             self._by_status[row.status][node, check_id] = row
+
+
+def speaks_for(row: ServiceInstance) -> str:
+    """The service for which an instance speaks the mesh's TLS, "" for none."""
+    if row.kind == "connect-proxy":
+        name = row.proxy.get("DestinationServiceName")
+        return name if isinstance(name, str) else ""
+    return row.name if row.connect.get("Native") is True else ""
 
 
 def _put(table: dict[_K, dict[_I, _V]], outer: _K, inner: _I, row: _V | None) -> None:

@@ -106,7 +106,8 @@ def typed(shape: Any, obj: object, where: str = "") -> dict[str, Any]:
     try:
         result: dict[str, Any] = msgspec.convert(folded, shape, strict=False)
     except msgspec.ValidationError as error:
-        place = str(error).replace(" - at `$.", " - at `").replace("`$`", "`the body`")
+        place = str(error).replace("`$.", f"`{where}." if where else "`")
+        place = place.replace("`$`", f"`{where or 'the body'}`")
         raise InvalidRequest(f"Request decoding failed: {place}") from error
     return result
 

@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from raftreg.config import join_host_port
 from raftreg.errors import InvalidRequest
 from raftreg.http.fields import (
     Fields,
@@ -21,6 +22,15 @@ from raftreg.http.fields import (
     status_of,
     tagged_addresses_of,
     weights_of,
+)
+from raftreg.http.proxies import (
+    LOCAL_ADDRESS,
+    SIDECAR_SUFFIX,
+    as_sidecar,
+    check_mesh_parts,
+    mesh_parts,
+    nested,
+    sidecar_id,
 )
 from raftreg.model import ServiceInstance, Status
 
@@ -89,6 +99,10 @@ class ServiceDefinition(msgspec.Struct, frozen=True):
 
     service: ServiceInstance
     checks: tuple[CheckDefinition, ...] = ()
+    #: The instance whose sidecar this is, "" for any other.
+    sidecar_of: str = ""
+    #: The sidecar that is registered with it; its port 0 means any that is free on its agent.
+    sidecar: ServiceDefinition | None = None
 
 
 def _words(text: str) -> frozenset[str]:
@@ -126,9 +140,19 @@ def service_definition(obj: object, *, node: str = "", strict: bool = True) -> S
     name = fields.text("Name", "Service")
     if not name:
         raise InvalidRequest("Missing service name")
-    service = ServiceInstance(
+    service = _instance(fields, name, fields.text("ID") or name, node)
+    check_mesh_parts(service)
+    checks = _service_checks(fields, service, strict=strict)
+    inner = nested(fields)
+    sidecar = None if inner is None else _sidecar(inner, service, strict=strict)
+    return ServiceDefinition(service, checks, sidecar=sidecar)
+
+
+def _instance(fields: Fields, name: str, service_id: str, node: str) -> ServiceInstance:
+    proxy, connect = mesh_parts(fields)
+    return ServiceInstance(
         node=node,
-        id=name_of(fields.text("ID") or name, "service ID"),
+        id=name_of(service_id, "service ID"),
         name=name_of(name, "service name"),
         tags=fields.texts("Tags"),
         address=service_address_of(fields.text("Address")),
@@ -138,10 +162,52 @@ def service_definition(obj: object, *, node: str = "", strict: bool = True) -> S
         weights=weights_of(fields),
         enable_tag_override=fields.boolean("EnableTagOverride"),
         kind=fields.text("Kind"),
-        proxy=fields.mapping("Proxy"),
-        connect=fields.mapping("Connect"),
+        proxy=proxy,
+        connect=connect,
     )
-    return ServiceDefinition(service, _service_checks(fields, service, strict=strict))
+
+
+def _sidecar(obj: object, owner: ServiceInstance, *, strict: bool) -> ServiceDefinition:
+    """The `Connect.SidecarService` of a registration, with what it takes from the service."""
+    fields = Fields(obj, "Connect.SidecarService")
+    if strict:
+        fields.refuse_unknown(_SERVICE_FIELDS)
+    name = fields.text("Name", "Service") or owner.name + SIDECAR_SUFFIX
+    row = as_sidecar(_instance(fields, name, sidecar_id(owner.id), owner.node), owner)
+    check_mesh_parts(row, sidecar=True)
+    checks = _service_checks(fields, row, strict=strict)
+    return ServiceDefinition(row, checks, sidecar_of=owner.id)
+
+
+def with_port(sidecar: ServiceDefinition, port: int) -> ServiceDefinition:
+    """A sidecar with its port; one without checks gets those that every sidecar has.
+
+    They are Consul's: that it listens, and that the service behind it is healthy.
+    """
+    row = msgspec.structs.replace(sidecar.service, port=port)
+    checks = sidecar.checks or _sidecar_checks(row, sidecar.sidecar_of)
+    return msgspec.structs.replace(sidecar, service=row, checks=checks)
+
+
+def _sidecar_checks(row: ServiceInstance, owner: str) -> tuple[CheckDefinition, ...]:
+    host = row.address or row.proxy.get("LocalServiceAddress") or LOCAL_ADDRESS
+    return (
+        CheckDefinition(
+            check_id=f"service:{row.id}:1",
+            name="Connect Sidecar Listening",
+            kind=CheckKind.TCP,
+            service_id=row.id,
+            tcp=join_host_port(host, row.port),
+            interval_s=10.0,
+        ),
+        CheckDefinition(
+            check_id=f"service:{row.id}:2",
+            name=f"Connect Sidecar Aliasing {owner}",
+            kind=CheckKind.ALIAS,
+            service_id=row.id,
+            alias_service=owner,
+        ),
+    )
 
 
 def _service_checks(

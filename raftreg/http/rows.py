@@ -16,6 +16,7 @@ from raftreg.http.fields import (
     tagged_addresses_of,
     weights_of,
 )
+from raftreg.http.proxies import check_mesh_parts, mesh_parts
 from raftreg.model import Check, Node, ServiceInstance, Status
 
 
@@ -80,7 +81,8 @@ def service_row(fields: Fields, node: str) -> ServiceInstance:
     name, service_id = fields.text("Service"), fields.text("ID")
     if not name:
         raise InvalidRequest("Must provide service name with ID")
-    return ServiceInstance(
+    proxy, connect = mesh_parts(fields)
+    row = ServiceInstance(
         node=node,
         id=name_of(service_id or name, "service ID"),
         name=name_of(name, "service name"),
@@ -92,9 +94,11 @@ def service_row(fields: Fields, node: str) -> ServiceInstance:
         weights=weights_of(fields),
         enable_tag_override=fields.boolean("EnableTagOverride"),
         kind=fields.text("Kind"),
-        proxy=fields.mapping("Proxy"),
-        connect=fields.mapping("Connect"),
+        proxy=proxy,
+        connect=connect,
     )
+    check_mesh_parts(row)
+    return row
 
 
 def _registered_check(item: object, node: str, service: ServiceInstance | None) -> Check:

@@ -90,7 +90,9 @@ def given_root(certificate_pem: str, key_pem: str, *, previous: Root | None = No
     if _raw(certificate.public_key()) != _raw(key.public_key()):
         raise InvalidRequest("PrivateKey does not belong to RootCert")
     if not _is_authority(certificate):
-        raise InvalidRequest("RootCert is no certificate of an authority (basicConstraints CA)")
+        raise InvalidRequest(
+            "RootCert is no certificate of an authority (basicConstraints CA, keyUsage keyCertSign)"
+        )
     return _root(certificate, key, previous)
 
 
@@ -260,10 +262,12 @@ def _identity(csr: x509.CertificateSigningRequest) -> ServiceIdentity:
 
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
-        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        extensions = certificate.extensions
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         return False
-    return found.value.ca
+    return constraints.ca and usage.key_cert_sign
 
 
 def _signing_key(root: Root) -> ec.EllipticCurvePrivateKey:

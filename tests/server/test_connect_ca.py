@@ -121,6 +121,7 @@ async def test_a_root_of_one_s_own(api: Running) -> None:
         .not_valid_before(_moment(mine.not_before))
         .not_valid_after(_moment(mine.not_after))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -143,6 +144,20 @@ async def test_a_root_of_one_s_own(api: Running) -> None:
     verified(leaf["CertPEM"], [roots["Roots"][1]["RootCert"]])
     assert roots["Roots"][0]["RootCert"] == pem
     assert (await api.json("GET", CONFIG))["Config"]["LeafCertTTL"] == "1h0m0s"
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _moment(seconds: int) -> Any:

@@ -119,7 +119,8 @@ async def test_usage_counts_what_is_registered(api: Running) -> None:
     """Hosts, names, instances; proxies by their kind."""
     await api.register("n1", "web", Service={"ID": "web-1"})
     await api.register("n1", "web", Service={"ID": "web-2", "Connect": {"Native": True}})
-    await api.register("n2", "web-proxy", Service={"Kind": "connect-proxy"})
+    proxy = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceName": "web"}}
+    await api.register("n2", "web-proxy", Service=proxy)
     body = await api.json("GET", "/v1/operator/usage")
     usage = body["Usage"]["dc1"]
     assert (usage["Nodes"], usage["Services"], usage["ServiceInstances"]) == (2, 2, 3)

@@ -12,6 +12,9 @@ from tests.server.conftest import Running
 UI = "/v1/internal/ui"
 
 
+_TO_API = {"DestinationName": "api", "LocalBindPort": 9}
+
+
 async def _register(api: Running, node: str, service: dict[str, Any], status: str) -> None:
     name = service["Service"]
     check = {"CheckID": f"c-{name}", "Name": f"of {name}", "ServiceID": name, "Status": status}
@@ -23,13 +26,12 @@ async def _mesh(api: Running) -> None:
     await _register(api, "n1", {"Service": "web", "Tags": ["b", "a"]}, "passing")
     meta = {"external-source": "nomad"}
     await _register(api, "n2", {"Service": "api", "Meta": meta}, "critical")
-    proxy = {"DestinationServiceName": "web", "Upstreams": [{"DestinationName": "api"}]}
-    sidecar = {"Service": "web-proxy", "Kind": "connect-proxy", "Proxy": proxy}
+    proxy = {"DestinationServiceName": "web", "Upstreams": [_TO_API]}
+    sidecar = {"Service": "web-proxy", "Kind": "connect-proxy", "Port": 1, "Proxy": proxy}
     await _register(api, "n1", sidecar, "warning")
     proxy = {"DestinationServiceName": "api", "Mode": "transparent"}
-    await _register(
-        api, "n2", {"Service": "api-proxy", "Kind": "connect-proxy", "Proxy": proxy}, "passing"
-    )
+    sidecar = {"Service": "api-proxy", "Kind": "connect-proxy", "Port": 1, "Proxy": proxy}
+    await _register(api, "n2", sidecar, "passing")
 
 
 async def test_services_are_summarised(api: Running) -> None:

@@ -167,6 +167,8 @@ class ConnectAuthority:
         """The next root that the settings ask for."""
         if settings.get("RootCert"):
             root = given_root(settings["RootCert"], settings["PrivateKey"], previous=active)
+            if root.not_after <= self._context.clock.wall():
+                raise InvalidRequest(f"RootCert ended at {iso(root.not_after)}")
             return None if root.id == active.id else root
         bits = settings.get("PrivateKeyBits") or active.key_bits
         if bits == active.key_bits and not rotate:
