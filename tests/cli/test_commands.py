@@ -245,3 +245,19 @@ def test_completion_scripts(raftreg: Raftreg, shell: str) -> None:
     ran = raftreg("completion", shell)
     assert ran.code == 0, ran.err
     assert "_RAFTREG_COMPLETE" in ran.out
+
+
+def test_rtt_estimates_a_round_trip(raftreg: Raftreg) -> None:
+    """Of the agent's own node to itself next to nothing; an unknown node exits with 4."""
+    ran = raftreg("rtt", "dev-1", "-o", "json")
+    for _ in range(60):  # the first coordinate comes soon after the start
+        if ran.code == 0:
+            break
+        ran = raftreg("rtt", "dev-1", "-o", "json")
+    found = _json(ran)
+    assert (found["node"], found["other"]) == ("dev-1", "dev-1")
+    assert 0 <= found["rtt_ms"] < 10_000
+    assert "(estimated)" in raftreg("rtt", "dev-1", "dev-1").out
+    missing = raftreg("rtt", "nobody")
+    assert missing.code == 4
+    assert "nobody" in missing.err
