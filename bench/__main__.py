@@ -16,7 +16,7 @@ from bench import machine
 from bench.consul import Consul, find
 from bench.failure import BenchFailure
 from bench.lab import Lab
-from bench.report import Report, Row, markdown, show
+from bench.report import Report, Row, markdown, put_into, show
 from bench.scenarios import SCENARIOS
 from raftreg.errors import RaftregError
 
@@ -55,6 +55,12 @@ FILE_COLUMNS = 200  #: width of the table in a file or a pipe
     "--markdown", "as_markdown", is_flag=True, help="Print the table as documents hold it."
 )
 @click.option(
+    "--into",
+    "document",
+    type=click.Path(dir_okay=False, exists=True, writable=True, path_type=Path),
+    help="Put the table into that document, in the place of the one it holds.",
+)
+@click.option(
     "--from",
     "earlier",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
@@ -67,13 +73,14 @@ def main(  # one argument an option is how click works
     directory: Path | None,
     consul_binary: Path | None,
     as_markdown: bool,
+    document: Path | None,
     earlier: Path | None,
 ) -> None:
     """Measure three real servers on loopback, with fsync on."""
     notes = Console(stderr=True, highlight=False)
     if earlier is not None:
         report = msgspec.json.decode(earlier.read_bytes(), type=Report)
-        _print(report, as_markdown=as_markdown)
+        _print(report, document, as_markdown=as_markdown)
         sys.exit(0)
     consul = _consul(consul_binary, notes)
     names = [name for name in SCENARIOS if not only or name in only]
@@ -97,11 +104,11 @@ def main(  # one argument an option is how click works
         rows=run.rows,
         consul="" if consul is None else consul.name,
     )
-    if run.rows:
-        _print(report, as_markdown=as_markdown)
     if json_file is not None:
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         json_file.write_bytes(text + b"\n")
+    if run.rows:
+        _print(report, document, as_markdown=as_markdown)
     sys.exit(run.exit_code)
 
 
@@ -153,7 +160,13 @@ def _consul(binary: Path | None, notes: Console) -> Consul | None:
     return found
 
 
-def _print(report: Report, *, as_markdown: bool) -> None:
+def _print(report: Report, document: Path | None, *, as_markdown: bool) -> None:
+    if document is not None:
+        try:
+            text = put_into(document.read_text(encoding="utf-8"), markdown(report))
+        except ValueError as error:
+            raise click.BadParameter(f"{document}: {error}", param_hint="--into") from error
+        document.write_text(text, encoding="utf-8")
     if as_markdown:
         print(markdown(report), end="")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -70,11 +71,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         lines: The rows that come of it.
         turn: Does it once; takes the cluster and the number of the turn, gives figures by line.
         repeats: How often; None: as the lab says.
+        restarts: It ends processes, so that nobody can tell what the clusters took of the machine.
     """
 
     lines: tuple[Line, ...]
     turn: Callable[[Cluster, int], Awaitable[Sequence[Figures]]]
     repeats: int | None = None
+    restarts: bool = False
 
 
 async def side_by_side(
@@ -99,61 +102,106 @@ async def side_by_side(
     """
     rows: list[Row] = []
     async with contextlib.AsyncExitStack() as stack:
-        clusters = []
+        clusters: list[Cluster] = []
         for system in (Raftreg(), *lab.beside):
             lab.say(f"starting {system.name}")
-            made = await stack.enter_async_context(cluster(lab.directory, agents, system=system))
-            if prepare is not None:
-                await prepare(made)
-            clusters.append(made)
+            try:
+                made = await stack.enter_async_context(
+                    cluster(lab.directory, agents, system=system)
+                )
+                if prepare is not None:
+                    await prepare(made)
+            except BenchFailure as error:
+                if not clusters:
+                    raise
+                lab.say(f"{system.name} failed: {error.message}")
+            else:
+                clusters.append(made)
         for measurement in measurements:
             rows += await _measure(lab, clusters, measurement)
     return rows
 
 
+async def alone_in_turn(
+    lab: Lab, line: Line, turns: int, one_turn: Callable[[Lab, System], Awaitable[Figures]]
+) -> list[Row]:
+    """Measures what starts its own cluster: one system after the other, again and again.
+
+    Raises:
+        BenchFailure: It failed on raftreg. A failure of another system goes into the notes.
+    """
+    taken = _Taken((Raftreg(), *lab.beside))
+    load_average = os.getloadavg()[0]
+    for turn in range(turns):
+        for system in taken.systems:
+            lab.say(f"{line.name}: {system.name}, {turn + 1} of {turns}")
+            await taken.take(lab, system, _one(one_turn(lab, system)))
+    return taken.rows((line,), load_average, None)
+
+
+async def _one(figures: Awaitable[Figures]) -> Sequence[Figures]:
+    return [await figures]
+
+
 async def _measure(lab: Lab, clusters: list[Cluster], measurement: Measurement) -> list[Row]:
     turns = measurement.repeats or lab.repeats
     watch = Bystanders(lambda: sum(one.all_cpu_s() for one in clusters))
-    given: dict[str, list[Sequence[Figures]]] = {one.system.name: [] for one in clusters}
-    troubles: dict[str, str] = {}
+    taken = _Taken(tuple(one.system for one in clusters))
     for turn in range(turns):
         for one in clusters:
-            name = one.system.name
-            lab.say(f"{measurement.lines[0].name}: {name}, {turn + 1} of {turns}")
-            try:
-                given[name].append(await measurement.turn(one, turn))
-            except BenchFailure as error:
-                if one is clusters[0]:
-                    raise
-                troubles[name] = error.message.partition("\n")[0]
-                lab.say(f"{name} failed: {error.message}")
-    others = watch.share()
-    ours, *beside = ([_joined(t, i) for i in range(len(measurement.lines))] for t in given.values())
-    rows = []
-    for position, line in enumerate(measurement.lines):
-        theirs = beside[0][position] if beside else Figures([])
-        rows.append(
-            Row(
-                name=line.name,
-                unit=line.unit,
-                samples=ours[position].values,
-                more_is_better=line.more_is_better,
-                consul_samples=theirs.values,
-                consul=line.consul,
-                etcd=line.etcd,
-                goal=line.goal,
-                note=ours[position].note,
-                consul_note=theirs.note or "; ".join(troubles.values()),
-                load_average=watch.load_average,
-                others=others,
+            lab.say(f"{measurement.lines[0].name}: {one.system.name}, {turn + 1} of {turns}")
+            await taken.take(lab, one.system, measurement.turn(one, turn))
+    others = None if measurement.restarts else watch.share()
+    return taken.rows(measurement.lines, watch.load_average, others)
+
+
+class _Taken:
+    """The figures of all turns, by system; ours is the first."""
+
+    def __init__(self, systems: tuple[System, ...]) -> None:
+        self.systems = systems
+        self._turns: dict[str, list[Sequence[Figures]]] = {one.name: [] for one in systems}
+        self._troubles: dict[str, str] = {}
+
+    async def take(self, lab: Lab, system: System, turn: Awaitable[Sequence[Figures]]) -> None:
+        """Awaits a turn."""
+        try:
+            self._turns[system.name].append(await turn)
+        except BenchFailure as error:
+            if system is self.systems[0]:
+                raise
+            self._troubles[system.name] = error.message.partition("\n")[0]
+            lab.say(f"{system.name} failed: {error.message}")
+
+    def rows(self, lines: tuple[Line, ...], load_average: float, others: float | None) -> list[Row]:
+        """A row a line."""
+        ours, *beside = self._turns.values()
+        return [
+            self._row(line, _joined(ours, i), [_joined(one, i) for one in beside]).under(
+                load_average, others
             )
+            for i, line in enumerate(lines)
+        ]
+
+    def _row(self, line: Line, ours: Figures, beside: list[Figures]) -> Row:
+        theirs = beside[0] if beside else Figures([])
+        return Row(
+            name=line.name,
+            unit=line.unit,
+            samples=ours.values,
+            more_is_better=line.more_is_better,
+            consul_samples=theirs.values,
+            consul=line.consul,
+            etcd=line.etcd,
+            goal=line.goal,
+            note=ours.note,
+            consul_note="; ".join(filter(None, [theirs.note, *self._troubles.values()])),
         )
-    return rows
 
 
 def _joined(turns: list[Sequence[Figures]], position: int) -> Figures:
     """The figures of all turns for a line, with the note of the median turn."""
-    figures = [turn[position] for turn in turns]
+    figures = [turn[position] for turn in turns if turn[position].values]
     if not figures:
         return Figures([])
     ordered = sorted(figures, key=lambda one: sum(one.values))

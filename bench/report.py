@@ -11,6 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 
+#: Where a document holds the table.
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+
+
 class Published(msgspec.Struct, frozen=True):
     """A figure that somebody published, or a range.
 
@@ -94,6 +98,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     consul_note: str = ""
     load_average: float | None = None
     others: float | None = None
+
+    def under(self, load_average: float, others: float | None) -> Row:
+        """The same, with how busy the machine was."""
+        return msgspec.structs.replace(self, load_average=load_average, others=others)
 
     @property
     def median(self) -> float:
@@ -256,6 +264,19 @@ def markdown(report: Report) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     text = heading(report).replace("\n", "  \n")
     return f"{text}\n\n" + "\n".join(lines) + "\n"
+
+
+def put_into(document: str, table: str) -> str:
+    """Puts a table where a document holds one: between two comments.
+
+    Raises:
+        ValueError: The document has no such place.
+    """
+    head, begin, rest = document.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"there is no {BEGIN} … {END}")
+    return f"{head}{begin}\n\n{table}\n{end}{tail}"
 
 
 def _style(row: Row) -> str:

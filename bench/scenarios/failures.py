@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from bench.cluster import Cluster, cluster
+from bench.cluster import Cluster
 from bench.failure import BenchFailure
 from bench.generator.jobs import Job
-from bench.lab import Lab
+from bench.lab import Figures, Lab, Line, Measurement, side_by_side
 from bench.report import Goal, Row, published
 from raftreg_cli.demo.plan import Host
 
 SERVICE = "bench-web"
 GONE_S_MAX = 30.0
+HOSTS = 5
 
 
 async def leader_lost(lab: Lab) -> list[Row]:
@@ -26,39 +28,58 @@ async def leader_lost(lab: Lab) -> list[Row]:
     and says nothing: then only time tells.
     """
     rounds = 3 if lab.quick else 20
-    killed_s, silent_s = [], []
-    async with cluster(lab.directory) as servers:
-        for turn in range(rounds):
-            lab.say(f"leader killed with -9, {turn + 1} of {rounds}")
-            leader = await servers.leader()
-            at = await servers.kill([leader])
-            killed_s.append(await servers.first_write(_others(servers, leader), at))
-            await servers.start([leader])
-            await servers.ready()
-        for turn in range(rounds // 2):
-            lab.say(f"leader silent, {turn + 1} of {rounds // 2}")
-            leader = await servers.leader()
-            at = servers.pause(leader)
-            silent_s.append(await servers.first_write(_others(servers, leader), at))
-            servers.resume(leader)
-            await servers.ready()
-    return [
-        Row(
-            name="leader killed with -9 to the next accepted write",
-            unit="s",
-            samples=killed_s,
-            consul=published(15.4),
-            etcd=published(1.3, note="worst of 5: 1.75"),
-            goal=Goal(0.8, worst=1.5),
-            note=f"{rounds} rounds",
-        ),
-        Row(
-            name="leader silent (SIGSTOP) to the next accepted write",
-            unit="s",
-            samples=silent_s,
-            note=f"{rounds // 2} rounds",
-        ),
-    ]
+    return await side_by_side(
+        lab,
+        [
+            Measurement(
+                lines=(
+                    Line(
+                        name="leader killed with -9 to the next accepted write",
+                        unit="s",
+                        more_is_better=False,
+                        consul=published(15.4),
+                        etcd=published(1.3, note="worst of 5: 1.75"),
+                        goal=Goal(0.8, worst=1.5),
+                    ),
+                ),
+                turn=_kill_leader,
+                repeats=rounds,
+                restarts=True,
+            ),
+            Measurement(
+                lines=(
+                    Line(
+                        name="leader silent (SIGSTOP) to the next accepted write",
+                        unit="s",
+                        more_is_better=False,
+                    ),
+                ),
+                turn=_silence_leader,
+                repeats=rounds // 2,
+                restarts=True,
+            ),
+        ],
+    )
+
+
+async def _kill_leader(servers: Cluster, number: int) -> Sequence[Figures]:
+    del number  # each turn is the same
+    leader = await servers.leader()
+    at = await servers.kill([leader])
+    taken_s = await servers.first_write(_others(servers, leader), at)
+    await servers.start([leader])
+    await servers.ready()
+    return [Figures([taken_s])]
+
+
+async def _silence_leader(servers: Cluster, number: int) -> Sequence[Figures]:
+    del number
+    leader = await servers.leader()
+    at = servers.pause(leader)
+    taken_s = await servers.first_write(_others(servers, leader), at)
+    servers.resume(leader)
+    await servers.ready()
+    return [Figures([taken_s])]
 
 
 def _others(servers: Cluster, leader: str) -> list[str]:
@@ -67,28 +88,27 @@ def _others(servers: Cluster, leader: str) -> list[str]:
 
 async def host_killed(lab: Lab) -> list[Row]:
     """Kills an agent, and watches a service of its host as any client does."""
-    rounds = 1 if lab.quick else 5
-    taken_s = []
-    async with cluster(lab.directory, agents=1) as servers:
-        host, watched = servers.layout.agents[0], servers.layout.servers[0]
-        for turn in range(rounds):
-            lab.say(f"host killed, {turn + 1} of {rounds}")
-            await _register(servers, host)
-            index = await _passing(servers, watched, 1)
-            at = await servers.kill([host.name])
-            await _passing(servers, watched, 0, index)
-            taken_s.append(time.perf_counter() - at)
-            await servers.start([host.name])
-    return [
-        Row(
-            name="host killed to gone from passing",
-            unit="s",
-            samples=taken_s,
-            consul=published(5.6),
-            goal=Goal(4.0, worst=4.0),
-            note=f"{rounds} rounds",
-        )
-    ]
+    line = Line(
+        name="host killed to gone from passing",
+        unit="s",
+        more_is_better=False,
+        consul=published(5.6),
+        goal=Goal(4.0, worst=4.0),
+    )
+    kill = Measurement(lines=(line,), turn=_kill_host, repeats=1 if lab.quick else 5, restarts=True)
+    return await side_by_side(lab, [kill], agents=1)
+
+
+async def _kill_host(servers: Cluster, number: int) -> Sequence[Figures]:
+    del number
+    host, watched = servers.layout.agents[0], servers.layout.servers[0]
+    await _register(servers, host)
+    index = await _passing(servers, watched, 1)
+    at = await servers.kill([host.name])
+    await _passing(servers, watched, 0, index)
+    taken_s = time.perf_counter() - at
+    await servers.start([host.name])
+    return [Figures([taken_s])]
 
 
 async def _register(servers: Cluster, host: Host) -> None:
@@ -114,24 +134,26 @@ async def _passing(servers: Cluster, server: Host, count: int, index: int = 0) -
 async def false_alarms(lab: Lab) -> list[Row]:
     """Writes at full rate, and looks whether the health of a host changed meanwhile."""
     seconds = 4.0 if lab.quick else 20.0
-    async with cluster(lab.directory, agents=2) as servers:
-        leader = await servers.leader()
-        watched = servers.servers[leader]
-        before = await _liveness(servers, watched, 5)
-        lab.say(f"writes at full rate for {seconds:.0f} s")
+
+    async def turn(servers: Cluster, number: int) -> Sequence[Figures]:
+        del number
+        watched = servers.servers[await servers.leader()]
+        before = await _liveness(servers, watched, HOSTS)
         job = Job(kind="put", address=watched.http, connections=256, seconds=seconds)
         tally = await servers.load(job)
-        after = await _liveness(servers, watched, 5)
-    changed = [name for name in before if before[name] != after.get(name)]
-    return [
-        Row(
-            name="false alarms of 5 hosts under full load",
-            unit="hosts",
-            samples=[float(len(changed))],
-            goal=Goal(0.0),
-            note=f"{tally.per_s:,.0f} puts/s for {seconds:.0f} s",
-        )
-    ]
+        after = await _liveness(servers, watched, HOSTS)
+        changed = [name for name in before if before[name] != after.get(name)]
+        note = f"{tally.per_s:,.0f} puts/s for {seconds:.0f} s"
+        return [Figures([float(len(changed))], note)]
+
+    line = Line(
+        name=f"false alarms of {HOSTS} hosts under full load",
+        unit="hosts",
+        more_is_better=False,
+        goal=Goal(0.0),
+    )
+    full = Measurement(lines=(line,), turn=turn, repeats=1)
+    return await side_by_side(lab, [full], agents=HOSTS - 3)
 
 
 async def _liveness(servers: Cluster, server: Host, hosts: int) -> dict[str, tuple[str, int]]:
