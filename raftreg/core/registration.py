@@ -74,6 +74,8 @@ def node_sync(state: State, command: NodeSync, changes: Changes) -> bool | Refus
     if refused is not None:
         return refused
     catalog, index = state.catalog, state.index
+    if _is_another_host(catalog.nodes.get(name), command.node):
+        sessions.end_of_node(state, name, changes)
     catalog.put_node(command.node, index, changes)
     # Checks first: one that moved from a going instance to another is written again below.
     for check_id in _going_checks(state, command, {check.check_id for check in checks}):
@@ -85,6 +87,13 @@ def node_sync(state: State, command: NodeSync, changes: Changes) -> bool | Refus
     _put_rows(state, services, checks, changes)
     sessions.end_broken(state, changes)
     return True
+
+
+def _is_another_host(known: Node | None, told: Node) -> bool:
+    """Tells whether a name has gone over to another host (reinstalled, or of another cluster that
+    a snapshot was restored from): whoever held locks under it is not there any more.
+    """
+    return known is not None and known.id != told.id and bool(known.id and told.id)
 
 
 def set_liveness(state: State, command: SetLiveness, changes: Changes) -> bool:

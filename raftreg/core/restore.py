@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from raftreg.core.changes import ALL, Changes
 from raftreg.core.commands import RestoreChunk
+from raftreg.core.identity import IDENTITY, identity_entry
 from raftreg.core.results import Refused
 from raftreg.core.snapshot import SnapshotError, restore
 from raftreg.core.staging import Staging
@@ -39,6 +42,11 @@ def _finish(state: State, last: RestoreChunk, staging: Staging, changes: Changes
     except SnapshotError as error:
         return _refused(f"restore: {error}")
     state.replace_content(restored)
+    # Named after the restore, whose id nobody else has: no server needs to make one.
+    entry = identity_entry(last.restore_id)
+    state.config[IDENTITY] = msgspec.structs.replace(
+        entry, create_index=state.index, modify_index=state.index
+    )
     changes.topics[ALL] = None
     return True
 

@@ -53,6 +53,12 @@ def end(state: State, session: Session, changes: Changes) -> None:
         _give_up(state, session, key, changes)
 
 
+def end_of_node(state: State, node: str, changes: Changes) -> None:
+    """Ends all sessions of a node."""
+    for session_id in sorted(state.sessions_of.get(node, ())):
+        end(state, state.sessions[session_id], changes)
+
+
 def end_broken(state: State, changes: Changes, since: int = 0) -> None:
     """Ends the sessions that the catalog changes gathered since a mark leave without ground."""
     for delta in changes.deltas[since:]:

@@ -12,13 +12,11 @@ from raftreg.clock import Clock
 from raftreg.core import commands
 from raftreg.core.changes import ALL, Topic
 from raftreg.core.commands import ConfigSet, ReapTombstones
+from raftreg.core.identity import identity_entry, identity_of
 from raftreg.errors import RaftregError
-from raftreg.model import ConfigEntry
 from raftreg.raft.api import ReplicaAPI, Role
 from raftreg.server.machine import RegistryMachine
 
-#: The configuration entry that names the registry's history; `/v1/config` does not serve it.
-IDENTITY = ("raftreg-registry", "identity")
 TOMBSTONE_AGE_S = 15 * 60.0
 MARK_EVERY_S = 60.0
 RETRY_S = 1.0
@@ -57,8 +55,7 @@ class Upkeep:
 
     def epoch(self) -> str:
         """Names the history that the registry's indexes belong to; "" before there is one."""
-        entry = self._machine.state.config.get(IDENTITY)
-        return "" if entry is None else str(entry.body.get("id", ""))
+        return identity_of(self._machine.state)
 
     async def run(self) -> None:
         """Works until it is cancelled."""
@@ -82,8 +79,7 @@ class Upkeep:
             self._marks.clear()
             return
         if not self.epoch():
-            kind, name = IDENTITY
-            entry = ConfigEntry(kind=kind, name=name, body={"id": self._new_id()})
+            entry = identity_entry(self._new_id())
             await self._propose(ConfigSet(entry=entry, cas=0), term)
         await self._reap(term)
 

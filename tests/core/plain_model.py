@@ -261,6 +261,10 @@ class PlainModel:
 
     def _do_nodesync(self, command: c.NodeSync) -> bool:
         name = command.node.name
+        known = self.nodes.get(name)
+        if known and known.id and command.node.id and known.id != command.node.id:
+            for session in [s for s in self.sessions.values() if s.node == name]:
+                self._end(session.id)
         self._put_node(command.node)
         self._drop_unnamed(command)
         if (name, "serfHealth") not in self.checks:

@@ -16,6 +16,7 @@ from raftreg.core.catalog import Catalog
 from raftreg.core.changes import ALL, Topic, covers
 from raftreg.core.commands import Command, RestoreChunk, decode, encode
 from raftreg.core.delta import decode_deltas, encode_deltas
+from raftreg.core.identity import IDENTITY
 from raftreg.core.results import Outcome, Refused, TxnResult, decode_outcome, encode_outcome
 from raftreg.core.snapshot import restore, snapshot
 from raftreg.core.state import State
@@ -29,7 +30,7 @@ often = settings(max_examples=max(300, settings().max_examples))
 
 
 def visible(state: State) -> tuple[dict[Any, Any], ...]:
-    """The content of a state, in the form of `PlainModel.content`."""
+    """The content of a state, in the form of `PlainModel.content`; a restore gives it a name."""
     catalog = state.catalog
     return (
         state.kv.rows,
@@ -37,7 +38,7 @@ def visible(state: State) -> tuple[dict[Any, Any], ...]:
         {(row.node, row.id): row for row in catalog.all_services()},
         {(row.node, row.check_id): row for row in catalog.all_checks()},
         state.sessions,
-        state.config,
+        {key: row for key, row in state.config.items() if key != IDENTITY},
         state.queries.rows,
         {(row.node, row.segment): row for row in places(state)},
     )

@@ -8,7 +8,8 @@ import pytest
 
 from raftreg.core import staging
 from raftreg.core.changes import ALL
-from raftreg.core.commands import KVVerb, ReapTombstones, RestoreChunk, SessionDestroy
+from raftreg.core.commands import ConfigSet, KVVerb, ReapTombstones, RestoreChunk, SessionDestroy
+from raftreg.core.identity import identity_entry, identity_of
 from raftreg.core.snapshot import restore, snapshot
 from tests.core.registry_rig import Registry
 
@@ -43,6 +44,19 @@ def test_the_last_part_replaces_everything_and_wakes_everyone() -> None:
     assert list(registry.state.kv.rows) == ["restored"]
     assert registry.state.staging is None
     assert registry.state.index_floor == registry.state.index
+
+
+def test_a_restore_begins_another_history() -> None:
+    """The registry that the snapshot is of may live on: their indexes must not be taken for one."""
+    source = Registry()
+    source.run(ConfigSet(entry=identity_entry("first")))
+    data = b"".join(snapshot(source.state))
+    registry = registry_with_key()
+    for restore_id in ("second", "third"):
+        index = registry.state.index
+        registry.run(part(data, 0, restore_id, last=True, sha256=sha256(data).hexdigest()))
+        assert identity_of(registry.state) == restore_id
+        assert registry.state.index > max(index, source.state.index)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,19 @@ def test_a_session_needs_a_node_and_healthy_checks() -> None:
     assert registry.refusal(create(node_checks=())) == 'session "s1" already exists'
 
 
+def test_a_host_of_another_id_takes_no_sessions_over() -> None:
+    """It was reinstalled, or came with a restored snapshot: who held the locks is gone."""
+    registry = Registry()
+    registry.host("n1")
+    registry.session("s1", lock_delay_s=0.0)
+    registry.kv(KVVerb.LOCK, "k", b"v", session="s1")
+    registry.host("n1")  # the same host again
+    assert "s1" in registry.state.sessions
+    registry.run(NodeSync(node=Node(name="n1", id="another", address="10.0.0.2")))
+    assert registry.state.sessions == {}
+    assert registry.state.kv.rows["k"].session is None
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -39,7 +39,7 @@ from raftreg.server.api.context import Context
 from raftreg.server.api.status import leaders_status
 from raftreg.version import build
 
-#: The configuration entry that holds the rules; `/v1/config` does not serve it.
+#: The configuration entry that holds the rules, beside `identity.IDENTITY`.
 RULES = ("raftreg-registry", "autopilot")
 _CONFIGURATION = "/v1/operator/autopilot/configuration"
 _NUMBER_MAX = 1 << 31
