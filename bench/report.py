@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-
 #: Where a document holds the table.
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
