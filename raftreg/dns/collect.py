@@ -226,7 +226,7 @@ class Collector:
                 aliases.append(target.name)
             else:
                 self._if_asked(draft, asked, target.address, ttl_s)
-                if len(draft.answers) == self._settings.a_record_limit:
+                if 0 < self._settings.a_record_limit <= len(draft.answers):
                     return
         if aliases and not draft.answers and asked.rdtype in (A, AAAA, ANY):
             # A name has one CNAME or none (RFC 1034, 3.6.2); addresses are the better answer.

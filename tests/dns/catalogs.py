@@ -15,6 +15,10 @@ class Builder:
     def __init__(self) -> None:
         self.catalog = Catalog(1)
 
+    def __repr__(self) -> str:
+        """All rows, for a test that fails."""
+        return f"Builder({[delta.row for delta in self.catalog.rows()]})"
+
     def node(self, name: str, address: str, **meta: str) -> None:
         """Registers a node."""
         row = Node(name=name, address=address, meta=meta, datacenter="dc1")
@@ -47,7 +51,14 @@ class Builder:
 
     def check(self, node: str, status: Status, *, service: str = "", check: str = "c") -> None:
         """Sets a check of a node or of an instance."""
-        row = Check(node=node, check_id=check, status=status, service_id=service)
+        instance = self.catalog.service(node, service) if service else None
+        row = Check(
+            node=node,
+            check_id=check,
+            status=status,
+            service_id=service,
+            service_name=instance.name if instance is not None else "",
+        )
         self._put("check", node, check, row)
 
     def remove_service(self, node: str, service_id: str) -> None:
