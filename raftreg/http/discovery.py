@@ -17,10 +17,16 @@ from raftreg.core import query
 from raftreg.core.catalog import Catalog
 from raftreg.errors import InvalidRequest
 from raftreg.http import render
+from raftreg.http.catalog_query import CatalogQuery
 from raftreg.http.delta_streams import wants_events
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, HEALTH_ENTRY, NODE, SERVICE
 from raftreg.http.json import dumps
+from raftreg.http.mesh_discovery import (
+    catalog_connect_query,
+    health_connect_query,
+    node_services_query,
+)
 from raftreg.http.middleware import UNTIMED
 from raftreg.http.operation import Flag, Operation, Param, describe, operation
 from raftreg.http.params import NO_QUERY, Consistency, Query, ReadOptions, read_options
@@ -32,8 +38,9 @@ from raftreg.http.shapes import (
     CheckJson,
     HealthEntryJson,
     NodeJson,
+    NodeServicesJson,
 )
-from raftreg.http.watch import RenderedCache, Topic, WatchHub, block
+from raftreg.http.watch import RenderedCache, WatchHub, block
 from raftreg.model import Check, Status
 
 
@@ -83,20 +90,6 @@ class CatalogSource(Protocol):
     def jitter(self) -> float:
         """A random share in [0, 1), to spread the ends of waits."""
         ...
-
-
-class CatalogQuery(msgspec.Struct, frozen=True):
-    """One question to a catalog.
-
-    Attributes:
-        key: Names the question; equal questions share rendered answers.
-        topics: What its answer depends on; their last change is its index.
-        json: Asks, and gives the answer as JSON.
-    """
-
-    key: Hashable
-    topics: tuple[Topic, ...]
-    json: Callable[[Catalog], Any]
 
 
 def read_head_bytes(index: int, head: ReadHead) -> bytes:
@@ -427,6 +420,41 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         health_state_query,
         _described(
             "Lists the checks with a status, or `any`", "health", list[CheckJson], _META, _NEAR
+        ),
+    ),
+    (
+        "/v1/catalog/connect/{name:(?s:.*)}",
+        "Missing service name",
+        catalog_connect_query,
+        _described(
+            "Lists the instances that speak the mesh's TLS for a service",
+            "catalog",
+            list[CatalogServiceJson],
+            _TAG,
+            _META,
+            _NEAR,
+        ),
+    ),
+    (
+        "/v1/health/connect/{name:(?s:.*)}",
+        "Missing service name",
+        health_connect_query,
+        _described(
+            "Lists the instances that speak the mesh's TLS for a service, with their checks",
+            "health",
+            list[HealthEntryJson],
+            _PASSING,
+            _TAG,
+            _META,
+            _NEAR,
+        ),
+    ),
+    (
+        "/v1/catalog/node-services/{name:(?s:.*)}",
+        "Missing node name",
+        node_services_query,
+        _described(
+            "Shows a node with its instances as a list", "catalog", NodeServicesJson | None
         ),
     ),
 )

@@ -25,7 +25,8 @@ from raftreg.core.catalog import Catalog
 from raftreg.core.query import ServiceEntry
 from raftreg.errors import InvalidRequest
 from raftreg.http import render
-from raftreg.http.discovery import CatalogQuery, CatalogSource, answer, options_of, query_of
+from raftreg.http.catalog_query import CatalogQuery
+from raftreg.http.discovery import CatalogSource, answer, options_of, query_of
 from raftreg.http.fields import status_of
 from raftreg.http.filter import Predicate, compile_filter
 from raftreg.http.filter_fields import Integer, Text, TextMap, Texts, struct

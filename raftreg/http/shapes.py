@@ -129,6 +129,13 @@ class CatalogNodeJson(TypedDict):
     Services: dict[str, NodeServiceJson]
 
 
+class NodeServicesJson(TypedDict):
+    """A node with its instances as a list."""
+
+    Node: NodeJson
+    Services: list[NodeServiceJson]
+
+
 class AgentServiceJson(TypedDict):
     """An instance as its own agent tells of it."""
 

@@ -34,6 +34,7 @@ from raftreg.server.api.connect import ConnectAuthority
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
+from raftreg.server.api.gateway import Gateways
 from raftreg.server.api.intention import Intentions
 from raftreg.server.api.internal import Internal
 from raftreg.server.api.keyring import Keyring
@@ -255,6 +256,7 @@ class RegistryServer:
             ConfigEntries(context),
             Intentions(context),
             DiscoveryChains(context, self.authority),
+            Gateways(context),
             ConnectAuthority(context, self.authority),
             Internal(context),
             MetricsPage(self.metrics, self._clock),

@@ -11,7 +11,7 @@ from aiohttp import web
 from raftreg.core.catalog import Catalog
 from raftreg.core.distances import nearest_first, source_node
 from raftreg.http.asker import address_of, agent_of
-from raftreg.http.discovery import CatalogQuery
+from raftreg.http.catalog_query import CatalogQuery
 from raftreg.http.params import ReadOptions
 from raftreg.server.machine import RegistryMachine
 

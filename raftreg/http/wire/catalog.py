@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
+from raftreg.http.catalog_query import CatalogQuery
 from raftreg.http.discovery import (
-    CatalogQuery,
     CatalogSource,
     answer_head,
     health_service_query,

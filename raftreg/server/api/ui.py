@@ -17,7 +17,8 @@ from raftreg.core.query import ServiceEntry
 from raftreg.core.state import State
 from raftreg.errors import InvalidRequest, NotFound
 from raftreg.http import overview
-from raftreg.http.discovery import CatalogQuery, answer, options_of, query_of
+from raftreg.http.catalog_query import CatalogQuery
+from raftreg.http.discovery import answer, options_of, query_of
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import HEALTH_ENTRY, NODE
 from raftreg.http.middleware import UNTIMED
