@@ -67,7 +67,9 @@ ADDRESSES = st.sampled_from(
     ["", "127.0.0.1", "127.0.0.2", "10.255.255.254", "2001:db8::1", "::1", "db.example.org",
      "n0.node.consul", "web.service.consul", "nonsense\0"]
 )  # fmt: skip
-METAS = st.dictionaries(st.text(max_size=8), st.text(max_size=40) | st.just("v" * 400), max_size=3)
+METAS = st.dictionaries(
+    st.text(max_size=8).map("key-{}".format), st.text(max_size=40) | st.just("v" * 400), max_size=3
+)
 
 
 @st.composite
