@@ -36,6 +36,7 @@ from raftreg.model import (
 )
 from raftreg_agent import definitions
 from raftreg_agent.aliases import Aliases
+from raftreg_agent.certificates import MeshCertificates
 from raftreg_agent.checks.grpc import GrpcRunner, require_grpc
 from raftreg_agent.checks.http import HttpRunner
 from raftreg_agent.checks.machine import CheckResult, Damping
@@ -136,6 +137,7 @@ class LocalAgent:
         self.coordinates = CoordinateKeeper(
             settings.node, client, self._servers, HttpProber(settings.node, clock, rng), clock, rng
         )
+        self.certificates = MeshCertificates(client, settings.datacenter, clock, rng)
         self._changed: list[Callable[[], None]] = []
         self._stopping: list[Callable[[], None]] = []
 
@@ -197,6 +199,7 @@ class LocalAgent:
             self._aliases.run(),
             self._memory.run(),
             self.coordinates.run(),
+            self.certificates.run(),
             self._keep_house(),
         ]
 
@@ -208,6 +211,7 @@ class LocalAgent:
     async def stop(self) -> None:
         """Ends checks, sync and lease; the registration stays until the lease runs out."""
         self._stopped = True
+        self.certificates.hub.close(NotProposed("the agent is stopping"))
         for told in self._stopping:
             told()
         for check_id in list(self.state.checks):

@@ -26,6 +26,7 @@ from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
 from raftreg.version import build
 from raftreg_agent.administration import Administration
+from raftreg_agent.connect import ConnectRoutes
 from raftreg_agent.identity import BUILD_DATE, debug_config, member_stats, program_stats
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.members import member_json, members
@@ -85,6 +86,8 @@ def agent_routes(
         ("GET", "health/service/name/{name:(?s:.*)}", agent.health_by_name),
     ]
     table += Administration(local, catalog, join).table()
+    settings = local.settings
+    table += ConnectRoutes(local.certificates, local.client, settings.datacenter).table()
     return [route for method, path, handler in table for route in _endpoint(method, path, handler)]
 
 
