@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 import msgspec
 import orjson
 
+from raftreg.core.snapshot import FORMAT, SnapshotError, header
 from raftreg.errors import InvalidRequest, TooLarge
 
 COPY_BYTES = 256 * 1024
@@ -142,6 +143,21 @@ def extract_state(archive: IO[bytes], state: IO[bytes], bytes_max: int) -> str:
             raise InvalidRequest(f"snapshot: the SHA-256 of {name} differs from SHA256SUMS")
     state.seek(0)
     return found["state.bin"]
+
+
+def check_format(state: IO[bytes]) -> None:
+    """Refuses a state.bin of another program, or of a later version, before it is sent anywhere.
+
+    Args:
+        state: The file, at its start; it is there again afterwards.
+
+    Raises:
+        SnapshotError: It does not begin as ours do.
+    """
+    found = header(iter(lambda: state.read(COPY_BYTES), b""))
+    if found.format != FORMAT:
+        raise SnapshotError(f"format {found.format} is not known here (known: {FORMAT})")
+    state.seek(0)
 
 
 class _Bounded:

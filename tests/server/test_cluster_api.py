@@ -282,6 +282,18 @@ async def test_bad_archives(api: Running, data: bytes, text: str) -> None:
     assert api.machine.state.index == index
 
 
+async def test_a_snapshot_of_another_program(api: Running) -> None:
+    """A whole archive whose state.bin is not ours, as Consul's own is, costs no log entry."""
+    await api.json("PUT", "/v1/kv/k", data=b"1")
+    index = api.machine.state.index
+    files = {"meta.json": b"{}", "state.bin": b"\x00\x01what Consul writes here"}
+    sums = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
+    archive = _archive({**files, "SHA256SUMS": "".join(sums).encode()})
+    status, body, _ = await api.ask("PUT", "/v1/snapshot", data=archive)
+    assert (status, body) == (400, "this is no raftreg snapshot")
+    assert (api.machine.state.index, api.machine.state.staging) == (index, None)
+
+
 # -- the view feed --------------------------------------------------------------------------------
 
 

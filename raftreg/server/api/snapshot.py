@@ -16,7 +16,7 @@ from raftreg.http.middleware import BEGUN
 from raftreg.http.operation import DATACENTER, Flag, Param, Raw, operation
 from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context
-from raftreg.server.archive import Meta, extract_state, write_archive
+from raftreg.server.archive import Meta, check_format, extract_state, write_archive
 
 PART_BYTES = 512 * 1024
 SEND_BYTES = 256 * 1024
@@ -73,6 +73,7 @@ class Snapshots:
             with tempfile.TemporaryFile() as archive, tempfile.TemporaryFile() as state:
                 await _receive(request, archive, limit)
                 sha256 = await asyncio.to_thread(extract_state, archive, state, limit)
+                await asyncio.to_thread(check_format, state)
                 await self._replicate(request, state, sha256)
         return Reply(b"", 200, TEXT)
 
