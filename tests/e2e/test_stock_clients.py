@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,53 @@ def _transactions(client: consul.Consul) -> None:
     assert client.kv.get("py-txn")[1]["Value"] == b"v1"
 
 
+def _events(client: consul.Consul, mesh: Cluster) -> None:
+    index, before = client.event.list(name="py-deploy")
+    fired = client.event.fire("py-deploy", "v1")
+    index, found = client.event.list(name="py-deploy", index=index, wait="20s")
+    assert [row["ID"] for row in found] == [*(row["ID"] for row in before), fired["ID"]]
+    assert found[-1]["Payload"] == b"v1"
+    client.event.fire("py-deploy", node=f"^{mesh.agents[1].name}$")
+    assert client.event.list(name="py-deploy")[1] == found, "it is for another host"
+    other = consul.Consul(host=mesh.agents[1].address, port=HTTP_PORT)
+    with other.http.session:
+        assert len(other.event.list(name="py-deploy")[1]) == len(found) + 1
+
+
+def _operator(client: consul.Consul, mesh: Cluster) -> None:
+    operator = client.operator
+    members = {row["Node"] for row in operator.raft_config()["Servers"]}
+    assert members == {server.name for server in mesh.servers}
+    assert operator.autopilot_health()["Healthy"] is True
+    assert operator.update_autopilot_configuration(max_trailing_logs=400) is True
+    assert operator.autopilot_configuration()["MaxTrailingLogs"] == 400
+    assert operator.usage()["Usage"]["dc1"]["Nodes"] >= len(mesh.members)
+    with pytest.raises(consul.ConsulException, match="encryption not enabled"):
+        operator.keyring_list()
+    with pytest.raises(consul.ACLDisabled):
+        client.acl.token.list()
+
+
+def _agent(client: consul.Consul, mesh: Cluster) -> None:
+    agent = client.agent
+    assert agent.reload() is True
+    assert agent.metrics()["Gauges"]
+    assert "raftreg_agent_lease_held 1.0" in agent.metrics(format_prometheus=True)
+    assert agent.maintenance(True, "py") is True
+    assert "_node_maintenance" in agent.checks()
+    assert agent.maintenance(False) is True
+    assert agent.join(mesh.servers[0].address) is True
+    assert agent.force_leave(mesh.agents[1].name) is True, "it is alive: nothing happens"
+    with pytest.raises(consul.ACLDisabled):
+        agent.token.set_default("s3cret")
+
+
+def _snapshots(client: consul.Consul) -> None:
+    archive = client.snapshot.save()
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        assert [member.name for member in tar] == ["meta.json", "state.bin", "SHA256SUMS"]
+
+
 def _cluster(client: consul.Consul, mesh: Cluster) -> None:
     assert client.status.leader() in {server.raft_address for server in mesh.servers}
     assert set(client.status.peers()) == {server.raft_address for server in mesh.servers}
@@ -110,6 +159,10 @@ async def test_py_consul_registers_discovers_watches_locks_and_stores(
             _locks(client)
             _transactions(client)
             _cluster(client, mesh)
+            _events(client, mesh)
+            _agent(client, mesh)
+            _operator(client, mesh)
+            _snapshots(client)
 
     await asyncio.to_thread(scenario)
 

@@ -81,6 +81,35 @@ async function locks() {
   assert.equal(Session, undefined);
 }
 
+async function events() {
+  const name = "npm-deploy";
+  const watch = consul.watch({ method: consul.event.list, options: { name, wait: "15s" } });
+  const before = await nextChange(watch);
+  const seen = nextChange(watch);
+  const fired = await consul.event.fire(name, "v1");
+  const listed = await seen;
+  watch.end();
+  assert.equal(listed.length, before.length + 1);
+  assert.equal(listed.at(-1).ID, fired.ID);
+  // The library decodes what it lists, not what it watches.
+  assert.equal((await consul.event.list(name)).at(-1).Payload, "v1");
+  await consul.event.fire({ name, node: "^nobody$" });
+  assert.equal((await consul.event.list(name)).length, listed.length);
+}
+
+async function agent() {
+  await consul.agent.reload();
+  await consul.agent.maintenance({ enable: true, reason: "npm" });
+  assert.ok("_node_maintenance" in (await consul.agent.check.list()));
+  await consul.agent.maintenance(false);
+  const members = await consul.agent.members();
+  const server = members.find((member) => member.Tags.role === "consul");
+  await consul.agent.join(server.Addr);
+  await consul.agent.forceLeave(server.Name);
+  assert.equal((await consul.agent.members()).length, members.length);
+  await assert.rejects(consul.acl.legacy.list(), /ACL support disabled/);
+}
+
 async function main() {
   assert.match(await consul.status.leader(), /^127\..+:8300$/);
   assert.equal((await consul.agent.self()).Config.Server, false);
@@ -88,6 +117,8 @@ async function main() {
   await keys();
   await services();
   await locks();
+  await events();
+  await agent();
   console.log(JSON.stringify({ ok: true }));
 }
 
