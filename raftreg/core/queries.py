@@ -22,7 +22,6 @@ from raftreg.model import (
     PreparedQuery,
     QueryFailover,
     QueryService,
-    ServiceInstance,
     Status,
 )
 
@@ -201,7 +200,9 @@ def _places(service: QueryService, datacenter: str) -> list[str | None]:
 def select(catalog: Catalog, service: QueryService, *, connect: bool = False) -> list[ServiceEntry]:
     """The instances that a query lets through, with the checks that decide over them."""
     found = []
-    for row in _candidates(catalog, service.service, connect=connect or service.connect):
+    mesh = connect or service.connect
+    rows = catalog.connected(service.service) if mesh else catalog.instances(service.service)
+    for row in rows:
         node = catalog.nodes.get(row.node)
         if node is None or not _has(node.meta, service.node_meta):
             continue
@@ -214,20 +215,6 @@ def select(catalog: Catalog, service: QueryService, *, connect: bool = False) ->
         if _is_healthy(checks, service):
             found.append(ServiceEntry(node, row, checks))
     return found
-
-
-def _candidates(catalog: Catalog, name: str, *, connect: bool) -> Iterable[ServiceInstance]:
-    if not connect:
-        return catalog.instances(name)
-    rows = (row for row in catalog.all_services() if _speaks_for(row, name))
-    return sorted(rows, key=lambda row: (row.node, row.id))
-
-
-def _speaks_for(row: ServiceInstance, name: str) -> bool:
-    """Tells whether mTLS to an instance reaches a service: its proxy, or itself if it is native."""
-    if row.kind == "connect-proxy":
-        return row.proxy.get("DestinationServiceName") == name
-    return row.name == name and row.connect.get("Native") is True
 
 
 def _has(meta: dict[str, str], wanted: dict[str, str]) -> bool:

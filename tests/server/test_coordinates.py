@@ -38,7 +38,8 @@ async def four_nodes(api: Running) -> None:
     """`n1` at the origin, `n3` near it, `n2` far away, `n4` nobody knows where."""
     for number in range(1, 5):
         address = f"10.0.0.{number}"
-        await api.register(f"n{number}", "web", Address=address, Check=CHECK)
+        native = {"Connect": {"Native": True}}
+        await api.register(f"n{number}", "web", Address=address, Check=CHECK, Service=native)
     for node, x in (("n1", 0.0), ("n2", 0.5), ("n3", 0.01)):
         await place(api, node, x)
 
@@ -136,7 +137,9 @@ async def test_near_sorts_every_list_of_nodes(api: Running) -> None:
     for path in (
         "catalog/nodes",
         "catalog/service/web",
+        "catalog/connect/web",
         "health/service/web",
+        "health/connect/web",
         "health/state/any",
     ):
         assert await names(f"{path}?near=n1") == sorted_, path
