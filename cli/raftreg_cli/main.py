@@ -38,6 +38,7 @@ COMMANDS = {
     "snapshot": "raftreg_cli.snapshot:snapshot",
     "template": "raftreg_cli.template.command:template",
     "version": "raftreg_cli.version:version_command",
+    "watch": "raftreg_cli.watch:watch",
 }
 
 
