@@ -24,7 +24,7 @@ import msgspec
 
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
-from raftreg.dns.collect import Collector
+from raftreg.dns.collect import Collector, Zone
 from raftreg.dns.draft import Draft
 from raftreg.dns.fit import fit
 from raftreg.dns.known import NOTHING_KNOWN, Known, Needs, QueryAsk
@@ -124,9 +124,13 @@ class Answerer:
             or Draft()
         )
 
+    def zone(self, name: dns.name.Name) -> Zone:
+        """The domain that a name is in."""
+        return self._collector.zone(name)
+
     def soa(self, name: dns.name.Name) -> dns.rrset.RRset:
         """The SOA record of the domain that a name is in, as of now."""
-        return self._collector.soa(self._collector.zone(name))
+        return self._collector.soa(self.zone(name))
 
     @property
     def _recursive(self) -> bool:
@@ -163,6 +167,8 @@ class Answerer:
         reply = self._bare(message, rcode, tailored=tailored)
         reply.flags |= dns.flags.AA
         reply.authority = draft.authority
+        if not draft.answers:
+            reply.authority.append(self.soa(message.question[0].name))
         asked_bytes_max = message.payload if message.edns >= 0 else None
         bytes_max, answers_max = limits(self._settings, transport, asked_bytes_max)
         fitted = fit(

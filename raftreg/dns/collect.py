@@ -127,14 +127,13 @@ class Collector:
         *,
         recursive: bool,
     ) -> Draft | None:
-        """Collects the records for a question; None when another domain has to answer."""
+        """Collects the records for a question; None when another domain has to answer.
+
+        A draft without answers is to get the SOA of its zone.
+        """
         asked = Question(name, rdtype, view, known, self.zone(name), recursive)
         draft = Draft()
-        if not self._collect(draft, asked):
-            return None
-        if not draft.answers:
-            draft.authority.append(self.soa(asked.zone))
-        return draft
+        return draft if self._collect(draft, asked) else None
 
     def soa(self, zone: Zone) -> dns.rrset.RRset:
         """The SOA record of a zone, as of now."""

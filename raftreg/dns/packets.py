@@ -30,7 +30,8 @@ LABEL_BYTES_MAX, NAME_BYTES_MAX = 63, 255  #: RFC 1035, 2.3.4
 BODY_BYTES_MAX = 4_096  #: longer ones are made for each query
 BODIES_BYTES_MAX = 32 << 20
 RING_BITS = 3  #: a ring has 8 packets …
-USES = 16  #: … one of which is replaced every so many queries
+USES = 16  #: … one of which is replaced every so many queries,
+USES_BYTES = 256  #: and so many times more for every so many bytes, for they cost more to make
 
 _RD = 0x01
 _UNUSED = 0xCF  # of the fourth byte: all but AD and CD, which do not matter here
@@ -140,6 +141,7 @@ class PacketCache:
         self._view: Catalog | None = None
         self._ways: dict[bytes, _Way] = {}
         self._templates: OrderedDict[bytes, _Template] = OrderedDict()
+        self._soas: dict[dns.name.Name, tuple[int, bytes]] = {}
         self._bodies_bytes = 0
 
     def __len__(self) -> int:
@@ -265,15 +267,16 @@ class PacketCache:
 
     def _keep(self, template: _Template, ring: _Ring, body: Body) -> None:
         size = 1 << RING_BITS
+        uses = USES * (1 + len(body.rest) // USES_BYTES)
         if not template.shuffles or len(template.pieces) == 1:
             ring.bodies, ring.left = [body] * size, 1 << 60
         elif len(ring.bodies) < size:
             ring.bodies.append(body)
-            ring.left = USES if len(ring.bodies) == size else 0
+            ring.left = uses if len(ring.bodies) == size else 0
         else:
             ring.bodies[ring.slot] = body
             ring.slot = (ring.slot + 1) % size
-            ring.left = USES
+            ring.left = uses
             return
         self._bodies_bytes += len(body.rest)
         if self._bodies_bytes > BODIES_BYTES_MAX:
@@ -293,9 +296,18 @@ class PacketCache:
         """No records of this type: the SOA of this second."""
         second = int(self._wall())
         if ring.second != second or not ring.bodies:
-            ring.bodies = [ring.assembler.nodata(authority(self._answerer.soa(template.name)))]
+            ring.bodies = [ring.assembler.nodata(self._soa(template.name, second))]
             ring.second = second
         return ring.bodies[0]
+
+    def _soa(self, name: dns.name.Name, second: int) -> bytes:
+        """The SOA of the zone of a name; made once a second."""
+        zone = self._answerer.zone(name)
+        made_at, record = self._soas.get(zone.domain, (-1, b""))
+        if made_at != second:
+            record = authority(self._answerer.soa(name))
+            self._soas[zone.domain] = second, record
+        return record
 
 
 def _question_end(query: bytes) -> int | None:
