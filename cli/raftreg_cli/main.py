@@ -21,9 +21,11 @@ from raftreg_cli.exits import epilog
 COMMANDS = {
     "agent": "raftreg_cli.serve:agent",
     "completion": "raftreg_cli.completion:completion",
+    "config": "raftreg_cli.config_entry:config",
     "demo": "raftreg_cli.demo.command:demo",
     "dev": "raftreg_cli.serve:dev",
     "health": "raftreg_cli.health:health",
+    "intention": "raftreg_cli.intention:intention",
     "kv": "raftreg_cli.kv:kv",
     "lock": "raftreg_cli.lock:lock",
     "lookup": "raftreg_cli.lookup:lookup",
