@@ -7,15 +7,18 @@ a change means (cascades, indexes, topics) is decided in `raftreg.core.catalog`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import TypeVar
 
+from raftreg.core.sharing import share_check, share_instance, share_node
 from raftreg.model import Check, Node, ServiceInstance, Status
 
 _K = TypeVar("_K")
 _I = TypeVar("_I")
 _V = TypeVar("_V")
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
+_NO_KEYS: dict[tuple[str, str], ServiceInstance] = {}
 
 
 class CatalogRows:
@@ -138,13 +141,17 @@ class CatalogRows:
         if row is None:
             self.nodes.pop(name, None)
             return
-        self.nodes[name] = row
+        share_node(row, old or next(reversed(self.nodes.values()), None))
+        self.nodes[row.name] = row
         if row.id:
             self._name_of_id[row.id] = name
 
     def _set_service(self, node: str, service_id: str, row: ServiceInstance | None) -> bool:
         """Writes an instance; True when the service names or the tags of one changed."""
         old = self._services.get(node, {}).get(service_id)
+        if row is not None:
+            share_instance(row, self.nodes.get(node), old or self._neighbour(row.name))
+            node, service_id = row.node, row.id
         _put(self._services, node, service_id, row)
         key = (node, service_id)
         if old is not None and (row is None or row.name != old.name):
@@ -188,6 +195,10 @@ class CatalogRows:
 
     def _set_check(self, node: str, check_id: str, row: Check | None) -> None:
         old = self._checks.get(node, {}).get(check_id)
+        if row is not None:
+            instance = self.service(node, row.service_id) if row.service_id else None
+            share_check(row, instance, old or self._neighbouring_check(row))
+            node, check_id = row.node, row.check_id
         _put(self._checks, node, check_id, row)
         if old is not None:
             if row is None or row.service_id != old.service_id:
@@ -197,6 +208,21 @@ class CatalogRows:
         if row is not None:
             _put(self._checks_of, (node, row.service_id), check_id, row)
             self._by_status[row.status][node, check_id] = row
+
+    def _neighbour(self, name: str) -> ServiceInstance | None:
+        """The instance of a service that came last."""
+        rows = self._instances.get(name)
+        return next(reversed(rows.values())) if rows else None
+
+    def _neighbouring_check(self, row: Check) -> Check | None:
+        """A check of the instance of the same service that came before, if it has one; else the
+        check that came last with the same status.
+        """
+        for key in islice(reversed(self._instances.get(row.service_name, _NO_KEYS)), 2):
+            checks = self._checks_of.get(key)
+            if checks and key != (row.node, row.service_id):
+                return next(iter(checks.values()))
+        return next(reversed(self._by_status[row.status].values()), None)
 
 
 def speaks_for(row: ServiceInstance) -> str:
