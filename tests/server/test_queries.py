@@ -287,3 +287,13 @@ async def test_another_datacenter_is_out_of_reach(api: Running) -> None:
     for method, path in (("GET", "/v1/query"), ("POST", "/v1/query"), ("DELETE", "/v1/query/x")):
         status, text, _ = await api.ask(method, f"{path}?dc=dc2")
         assert (status, text) == (500, "No path to datacenter")
+
+
+async def test_an_execution_is_read_only(api: Running) -> None:
+    """As all that is not offered: 405, with what is."""
+    await create(api, "web")
+    for method in ("PUT", "DELETE", "POST"):
+        for verb in ("execute", "explain"):
+            status, text, answer = await api.ask(method, f"/v1/query/web/{verb}", json={})
+            assert (status, text) == (405, f"method {method} not allowed")
+            assert "GET" in answer.headers["Allow"]
