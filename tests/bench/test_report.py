@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from bench.report import Goal, Report, Row, Times, markdown, published, show
+from bench.report import BEGIN, END, Goal, Report, Row, Times, markdown, published, put_into, show
 
 
 def _row(**fields: Any) -> Row:
@@ -75,3 +76,19 @@ def test_report_survives_its_file() -> None:
     """What was written with --json can be printed later."""
     report = _report(_row(goal=Times(2)), _row(goal=Goal(1.0, worst=2.0), consul=published(1, 2)))
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_table_takes_the_place_of_the_one_before() -> None:
+    """The document around it stays; one without a place for it is refused."""
+    document = f"# Performance\n{BEGIN}\nold\n{END}\nafter\n"
+    once = put_into(document, "| new |\n")
+    assert once == f"# Performance\n{BEGIN}\n\n| new |\n\n{END}\nafter\n"
+    assert put_into(once, "| new |\n") == once
+    with pytest.raises(ValueError, match="there is no"):
+        put_into("# Performance\n", "")
+
+
+def test_published_table_has_its_place() -> None:
+    """`make bench ARGS="--into docs/performance.md"` finds it."""
+    document = Path(__file__).parents[2] / "docs" / "performance.md"
+    assert "| new |" in put_into(document.read_text(encoding="utf-8"), "| new |\n")
