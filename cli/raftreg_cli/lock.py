@@ -56,6 +56,15 @@ _TERMINATED = 128 + signal.SIGTERM
     help="How long a dead holder holds.",
 )
 @click.option(
+    "--lock-delay",
+    "lock_delay_s",
+    type=click.FloatRange(0, 60),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the lock stays closed after a dead holder was found out.",
+)
+@click.option(
     "--grace",
     "grace_s",
     type=click.FloatRange(min=0),
@@ -123,6 +132,7 @@ def _options(
     wait_s: float | None,
     try_text: str | None,
     ttl_s: float,
+    lock_delay_s: float,
     retries: int | None,
 ) -> LockOptions:
     if try_text is not None:
@@ -131,6 +141,7 @@ def _options(
         wait_s = parse_duration(try_text)
     return LockOptions(
         ttl_s=ttl_s,
+        lock_delay_s=lock_delay_s,
         wait_s=wait_s,
         session_name=name or f"lock {prefix}",
         monitor_patience_s=None if retries is None else float(retries),

@@ -77,7 +77,6 @@ async def running(address: str, directory: Path, *arguments: str) -> AsyncIterat
 
 async def holds(file: Path, text: str) -> None:
     """Waits until a file has exactly this text."""
-
     await until(f"{file.name} holds {text!r}", lambda: _true(_text(file) == text))
 
 
