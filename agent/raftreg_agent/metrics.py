@@ -8,9 +8,36 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from raftreg_agent.external import ExternalChecks
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.proxy import ServerProxy
 from raftreg_agent.view import CatalogView
+
+
+class ExternalCollector(Collector):
+    """Figures of the checks that a server runs for hosts without an agent.
+
+    Args:
+        checks: What runs here.
+    """
+
+    def __init__(self, checks: ExternalChecks) -> None:
+        self._checks = checks
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        checks = self._checks
+        yield GaugeMetricFamily(
+            "raftreg_external_checks",
+            "Checks of hosts without an agent that this server runs",
+            checks.count,
+        )
+        yield CounterMetricFamily(
+            "raftreg_external_probes", "Their probes that ended", checks.probes_total
+        )
+        yield CounterMetricFamily(
+            "raftreg_external_edges", "Changes of their status written", checks.edges_total
+        )
 
 
 class AgentCollector(Collector):
@@ -58,6 +85,9 @@ class AgentCollector(Collector):
         yield _counter("sync_failures", "Syncs that failed", registrar.failures_total)
         yield _counter("lease_renewals", "Renewals of the lease", lease.renewals_total)
         yield _counter("lease_failures", "Renewals that failed", lease.failures_total)
+        keeper = self._local.coordinates
+        yield _counter("coordinate_rounds", "Rounds of measurements", keeper.rounds)
+        yield _counter("coordinate_reports", "Coordinates told to the registry", keeper.reports)
         yield _gauge("lease_held", "1 while the lease of this host is held", int(lease.held))
         settled = int(self._local.ledger.settled)
         yield _gauge("synced", "1 while nothing waits to be synced", settled)

@@ -95,6 +95,8 @@ class ServerCollector(Collector):
             ("nodes", len(state.catalog.nodes)),
             ("services", sum(1 for _ in state.catalog.all_services())),
             ("sessions", len(state.sessions)),
+            ("queries", len(state.queries.rows)),
+            ("coordinates", len(state.coordinates.rows)),
         ):
             rows.add_metric((table,), number)
         yield rows
