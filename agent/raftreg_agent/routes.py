@@ -21,6 +21,7 @@ from raftreg.http.filter_fields import CHECK, SERVICE
 from raftreg.http.operation import DATACENTER, PLAIN, Duration, Flag, Param, operation
 from raftreg.http.params import parse_bool
 from raftreg.http.problems import method_not_allowed, text_response
+from raftreg.http.reply import header_value
 from raftreg.http.shapes import AgentHealthJson, AgentServiceHashJson, AgentServiceJson, CheckJson
 from raftreg.http.watch import Topic, WatchHub
 from raftreg.model import Check, ServiceInstance, Status
@@ -453,7 +454,7 @@ def _answer(
 def _judged(
     request: web.Request, body: object, reason: str, status: int, *, text: str
 ) -> web.Response:
-    headers = {"X-Consul-Reason": reason.replace("\n", " ").replace("\r", " ")}
+    headers = {"X-Consul-Reason": header_value(reason)}
     if request.query.get("format") == "text":
         return text_response(text, status, headers)
     return _answer(request, body, status=status, headers=headers)

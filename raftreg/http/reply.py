@@ -91,16 +91,22 @@ def head_bytes(status: int, kind: bytes, head: bytes) -> bytes:
         head: Further header lines, each ended by CRLF.
     """
     return b"%bContent-Type: %b\r\nVary: Accept-Encoding\r\n%b" % (
-        _STATUS_LINES[status],
+        _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
         kind,
         head,
     )
 
 
 def header(name: str, value: str) -> bytes:
-    """A header line for `Reply.head`; what a value must not hold is left out."""
-    clean = value.replace("\r", " ").replace("\n", " ").replace("\0", " ")
-    return f"{name}: {clean}\r\n".encode("latin-1", "replace")
+    """A header line for `Reply.head`; what a value must not hold is replaced."""
+    return f"{name}: {header_value(value)}\r\n".encode("latin-1")
+
+
+def header_value(text: str) -> str:
+    """A text as a header may carry it: what is not Latin-1, or a control, becomes "?"."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char.isprintable() and char <= "\xff" else "?" for char in text)
 
 
 def wants_gzip(request: web.BaseRequest) -> bool:

@@ -60,11 +60,11 @@ class PreparedQueries:
         return [
             web.post("/v1/query", self.create),
             web.get("/v1/query", self.all),
-            web.get("/v1/query/{id:.+}/execute", self.execute),
-            web.get("/v1/query/{id:.+}/explain", self.explain),
-            web.get("/v1/query/{id:.*}", self.one),
-            web.put("/v1/query/{id:.*}", self.update),
-            web.delete("/v1/query/{id:.*}", self.delete),
+            web.get("/v1/query/{id:(?s:.+)}/execute", self.execute),
+            web.get("/v1/query/{id:(?s:.+)}/explain", self.explain),
+            web.get("/v1/query/{id:[^/]*}", self.one),
+            web.put("/v1/query/{id:[^/]*}", self.update),
+            web.delete("/v1/query/{id:[^/]*}", self.delete),
         ]
 
     # -- writes ------------------------------------------------------------------------------

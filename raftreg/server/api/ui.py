@@ -31,7 +31,7 @@ from raftreg.http.overview import (
 )
 from raftreg.http.params import ReadOptions
 from raftreg.http.render import health_entry_json, node_json
-from raftreg.http.reply import Reply
+from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context
 from raftreg.server.api.reading import Reading
 
@@ -126,7 +126,7 @@ class UserInterface:
 
         found = await reading.find(topics, find)
         if found.value is None:
-            return Reply(b"", 404, head=reading.head(found.index))
+            return Reply(b"", 404, TEXT, reading.head(found.index))
         return reading.reply(found.index, found.value)
 
     @operation(
