@@ -15,7 +15,7 @@ from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
 from raftreg.http.operation import Flag, Param, Unsigned, operation
 from raftreg.http.params import ReadOptions
-from raftreg.http.problems import check_datacenter, method_not_allowed
+from raftreg.http.problems import check_datacenter
 from raftreg.http.query_body import (
     BODY_BYTES_MAX,
     ExecuteJson,
@@ -33,8 +33,6 @@ from raftreg.server.queries import Asker, Executed, QueryRunner
 from raftreg.server.writes import read_body, write_head
 
 LIMIT_MAX = 1 << 31
-#: Ends of paths that read only.
-_VERBS = ("/execute", "/explain")
 _NOT_FOUND = b"Query not found"
 _DC = Param("dc", "the datacenter: only this one's own name is known")
 _LIMIT = Param("limit", "at most so many instances; 0 for all", Unsigned)
@@ -87,10 +85,8 @@ class PreparedQueries:
         body=QueryBody,
         also=_UNKNOWN,
     )
-    async def update(self, request: web.Request) -> web.StreamResponse:
+    async def update(self, request: web.Request) -> Reply:
         """Replaces a query; without a `Name` it keeps its own."""
-        if request.match_info["id"].endswith(_VERBS):
-            return method_not_allowed(request.method, {"GET", "HEAD"})
         query_id = _id_of(request)
         fields = await self._body(request)
         query = prepared_query_of(fields, query_id)
@@ -99,10 +95,8 @@ class PreparedQueries:
         return Reply(b"", kind=TEXT, head=write_head(outcome))
 
     @operation("Deletes a prepared query", tag="query", query=(_DC,), also=_UNKNOWN)
-    async def delete(self, request: web.Request) -> web.StreamResponse:
+    async def delete(self, request: web.Request) -> Reply:
         """Deletes a query."""
-        if request.match_info["id"].endswith(_VERBS):
-            return method_not_allowed(request.method, {"GET", "HEAD"})
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
         outcome = await self._context.writes.run(request, QueryDelete(id=_id_of(request)))
         return Reply(b"", kind=TEXT, head=write_head(outcome))
