@@ -22,6 +22,7 @@ from raftreg.http.problems import path_not_found
 from raftreg.http.wire.listener import HttpListener
 from raftreg_agent.discovery import ViewSource, agent_discovery_routes
 from raftreg_agent.freshness import ViewFreshness
+from raftreg_agent.ingress import IngressDoor
 from raftreg_agent.joining import check_server, http_address
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
@@ -90,6 +91,7 @@ class AgentApp:
             registry=self.metrics,
             doors=Doors(
                 queries=QueryDoor(self._asking, settings.node),
+                ingress=IngressDoor(self._asking, settings.node),
                 freshness=ViewFreshness(self.view, self._asking, settings.http.read_timeout_s),
             ),
         )
@@ -127,7 +129,9 @@ class AgentApp:
 
     async def _listen(self, tasks: asyncio.TaskGroup) -> None:
         settings = self.settings
-        road = agent_road(self.local, self.view, self._source, self._meter, tasks.create_task)
+        road = agent_road(
+            self.local, self.view, self._source, self.proxy, self._meter, tasks.create_task
+        )
         self._http = HttpListener(
             self._web_app(self._source, self._clock),
             road if settings.http.short_way else None,

@@ -22,12 +22,14 @@ from raftreg.errors import ConfigurationError, RaftregError
 from raftreg.raft.api import ReplicaAPI
 from raftreg.server.app import RegistryServer
 from raftreg.server.freshness import StateFreshness
+from raftreg.server.ingress import IngressDoor
 from raftreg.server.machine import RegistryMachine
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.metrics import AgentCollector
 from raftreg_agent.notify import READY, RELOADING, STOPPING, sd_notify
 from raftreg_agent.routes import agent_routes
 from raftreg_agent.short import check_hot
+from raftreg_cli.external import external_checks
 from raftreg_cli.process import stop_on_signals
 
 _log = structlog.get_logger(__name__)
@@ -120,6 +122,9 @@ async def _start(
     await _started(parts, partial(server.start, tasks), server.stop)
     await local.start(tasks)
     parts.push_async_callback(_stop_unless_left, local)
+    if settings.external_checks.enabled:
+        checking = tasks.create_task(external_checks(host, server).run(tasks))
+        parts.callback(checking.cancel)
     if settings.dns_port >= 0:
         dns = DnsServer(
             host.catalog,
@@ -131,6 +136,7 @@ async def _start(
             registry=server.metrics,
             doors=Doors(
                 queries=server.queries.answer,
+                ingress=IngressDoor(host.machine),
                 freshness=StateFreshness(host.replica, settings.http.read_timeout_s),
             ),
         )

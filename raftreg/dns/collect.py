@@ -17,7 +17,7 @@ from raftreg.core.changes import Topic
 from raftreg.dns import records
 from raftreg.dns.draft import Draft
 from raftreg.dns.known import HOSTS_MAX, Failed, Gateway, Known, QueryAsk, host_ask
-from raftreg.dns.lookup import Names, Row
+from raftreg.dns.lookup import Names, Row, is_given_out
 from raftreg.dns.question import (
     AddressName,
     Apex,
@@ -187,15 +187,16 @@ class Collector:
     def _service_topics(
         self, view: Catalog, lookup: ServiceName | ConnectName
     ) -> tuple[Topic, ...]:
+        names, name = self._names, lookup.name
         if isinstance(lookup, ConnectName):
-            topics: list[Topic] = [("instances", "")]
-            names: Iterable[str] = sorted(self._names.mesh_services(view, lookup.name))
+            exact = names.exact_in_mesh(view, name)
+            kinds = "connect", "connect-checks"
+            topics: list[Topic] = [] if exact == [name] else [("instances", "")]
         else:
-            topics = [("services", "")]
-            names = self._names.exact(view, lookup.name)
-        for name in names:
-            topics += [("service", name), ("checks", name)]
-        return tuple(topics)
+            exact = names.exact(view, name)
+            kinds = "service", "checks"
+            topics = [] if exact == [name] else [("services", "")]
+        return (*topics, *((kind, one) for one in exact for kind in kinds))
 
     def _executed(self, draft: Draft, asked: Question, ask: QueryAsk) -> None:
         """What a query gave, in its order."""
@@ -212,7 +213,15 @@ class Collector:
             case _:
                 ttl_s = self._ttls.of(found.service.lower()) if found.ttl_s is None else found.ttl_s
                 rows = [(row.instance, row.node, row.status) for row in found.rows]
+                if ask.kind is Gateway.INGRESS:
+                    rows = self._healthy(rows)
                 self._rows(draft, asked, rows, ttl_s)
+
+    def _healthy(self, rows: list[Row]) -> list[Row]:
+        only_passing = self._settings.only_passing
+        found = [row for row in rows if is_given_out(row[2], only_passing=only_passing)]
+        self._rng.shuffle(found)
+        return found
 
     def _rows(self, draft: Draft, asked: Question, rows: list[Row], ttl_s: int) -> None:
         """Answers with instances, in this order; none: the name does not exist."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from raftreg.core.catalog import Catalog
 from raftreg.core.changes import Topic
 from raftreg.core.query import aggregate
+from raftreg.core.rows import speaks_for
 from raftreg.dns.question import IPAddress
 from raftreg.model import Node, ServiceInstance, Status
 
@@ -20,7 +21,6 @@ T = TypeVar("T")
 
 #: Tagged addresses of a service that hold its virtual address, as Consul names them.
 VIRTUAL_TAGS = frozenset({"virtual", "consul-virtual"})
-PROXY_KIND = "connect-proxy"
 
 
 class _Derived(Generic[T]):
@@ -52,7 +52,7 @@ class Names:
         self._nodes = _Derived((("nodes", ""),), _lower_nodes)
         self._node_of = _Derived((("nodes", ""),), _nodes_by_address)
         self._service_of = _Derived((("instances", ""),), _services_by_address)
-        self._mesh = _Derived((("instances", ""),), _mesh_by_service)
+        self._mesh = _Derived((("instances", ""),), _lower_in_mesh)
 
     def exact(self, view: Catalog, name: str) -> list[str]:
         """The services meant by a name in lower case: that very one, or those of other case."""
@@ -73,18 +73,23 @@ class Names:
         tagged = (row for row in rows if _has_tag(row, tag))
         return _healthy(view, tagged, only_passing=only_passing)
 
+    def exact_in_mesh(self, view: Catalog, name: str) -> list[str]:
+        """As `exact`, for services that something speaks for in the mesh."""
+        if view.connected(name):
+            return [name]
+        return self._mesh.get(view).get(name, [])
+
     def mesh(self, view: Catalog, name: str, *, only_passing: bool) -> list[Row]:
         """What takes connections of the mesh for a service, by its name in lower case."""
-        return _healthy(view, self._mesh.get(view).get(name, ()), only_passing=only_passing)
+        return _healthy(view, self._connected(view, name), only_passing=only_passing)
 
-    def mesh_services(self, view: Catalog, name: str) -> set[str]:
-        """Names under which those are registered, healthy or not."""
-        return {row.name for row in self._mesh.get(view).get(name, ())}
+    def _connected(self, view: Catalog, name: str) -> Iterable[ServiceInstance]:
+        return (row for one in self.exact_in_mesh(view, name) for row in view.connected(one))
 
     def virtual(self, view: Catalog, name: str) -> list[IPAddress] | None:
         """Virtual addresses of a service by its name in lower case; None: no such service."""
         rows = [row for one in self.exact(view, name) for row in view.instances(one)]
-        rows.extend(self._mesh.get(view).get(name, ()))
+        rows.extend(self._connected(view, name))
         texts = {
             tagged.address
             for row in rows
@@ -107,13 +112,17 @@ class Names:
         return self._service_of.get(view).get(address, [])
 
 
+def is_given_out(status: Status, *, only_passing: bool) -> bool:
+    """Tells whether an instance in this health is named in answers."""
+    return status is Status.PASSING or (status is Status.WARNING and not only_passing)
+
+
 def _healthy(view: Catalog, rows: Iterable[ServiceInstance], *, only_passing: bool) -> list[Row]:
-    worst = (Status.CRITICAL, Status.WARNING) if only_passing else (Status.CRITICAL,)
     found = []
     for instance in rows:
         node = view.nodes.get(instance.node)
         status = health(view, instance)
-        if node is not None and status not in worst:
+        if node is not None and is_given_out(status, only_passing=only_passing):
             found.append((instance, node, status))
     return found
 
@@ -167,13 +176,8 @@ def _services_by_address(view: Catalog) -> dict[IPAddress, list[str]]:
     return found
 
 
-def _mesh_by_service(view: Catalog) -> dict[str, list[ServiceInstance]]:
-    found: dict[str, list[ServiceInstance]] = {}
-    for instance in view.all_services():
-        if instance.kind == PROXY_KIND:
-            name = instance.proxy.get("DestinationServiceName")
-        else:
-            name = instance.name if instance.connect.get("Native") is True else None
-        if isinstance(name, str) and name:
-            found.setdefault(name.lower(), []).append(instance)
+def _lower_in_mesh(view: Catalog) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted({speaks_for(row) for row in view.all_services()} - {""}):
+        found.setdefault(name.lower(), []).append(name)
     return found

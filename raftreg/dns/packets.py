@@ -133,8 +133,9 @@ class PacketCache:
         self._answerer = answerer
         self._settings = settings
         self._transport = transport
-        self._rng = rng
-        self._random_bits = rng.getrandbits
+        # The order of answers is no secret, and the system's own chance costs a call.
+        self._rng = Random(rng.getrandbits(128))
+        self._random_bits = self._rng.getrandbits
         self._wall = wall
         #: Answers that are cut by number, or written out in full, take the plain road.
         self._is_off = bool(settings.a_record_limit) or settings.disable_compression

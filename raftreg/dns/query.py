@@ -92,7 +92,7 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         queries: Executes prepared queries.
-        ingress: Finds the ingress gateways of a service, by its name.
+        ingress: Finds the ingress gateways of a service, by its name, in whatever health.
         freshness: Confirms the view, where the settings ask for it; None: it is as it is.
     """
 

@@ -12,6 +12,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,7 +108,6 @@ ROWS = tuple(
         ("fast-web.query.dc1.consul.", QueryAsk("fast-web")),
         ("geo.fast.web.query.consul.", QueryAsk("geo.fast.web")),
         ("_fast.web._tcp.query.consul.", QueryAsk("fast.web")),
-        ("web.ingress.consul.", QueryAsk("web", Gateway.INGRESS)),
     ],
 )
 def test_queries_are_asked_for_and_answered_in_their_order(name: str, ask_for: QueryAsk) -> None:
@@ -123,6 +123,23 @@ def test_queries_are_asked_for_and_answered_in_their_order(name: str, ask_for: Q
         assert values(reply) == ["127.0.0.23", "127.0.0.21", "127.0.0.22"]
         assert reply.answer[0].ttl == expected
         assert reply.flags & dns.flags.AA
+
+
+def test_gateways_are_asked_for_and_the_healthy_ones_given() -> None:
+    """`name.ingress` names gateways that are not critical; with `only_passing`, not warning."""
+    key = QueryAsk("web", Gateway.INGRESS)
+    query = dns.message.make_query("web.ingress.consul.", "SRV")
+    rows = tuple(
+        msgspec.structs.replace(row, status=status)
+        for row, status in zip(ROWS, Status, strict=True)
+    )
+    known = Known(queries={key: QueryAnswer(service="web", rows=rows)})
+    for only_passing, ports in ((False, {8003, 8001}), (True, {8003})):
+        by = answerer(only_passing=only_passing)
+        missing = found(by, Builder(), query)
+        assert isinstance(missing, Needs)
+        assert missing.asks == (key,)
+        assert {rr.port for rr in answered(by, Builder(), query, known).answer[0]} == ports
 
 
 def test_queries_that_give_nothing() -> None:

@@ -70,6 +70,14 @@ ADDRESSES = st.sampled_from(
 METAS = st.dictionaries(
     st.text(max_size=8).map("key-{}".format), st.text(max_size=40) | st.just("v" * 400), max_size=3
 )
+MESH = st.sampled_from(
+    [
+        {},
+        {"connect": {"Native": True}},
+        {"kind": "connect-proxy", "proxy": {"DestinationServiceName": "web"}},
+        {"kind": "connect-proxy", "proxy": {"DestinationServiceName": "Db-1"}},
+    ]
+)
 
 
 @st.composite
@@ -88,6 +96,7 @@ def catalogs(draw: st.DrawFn) -> Builder:
                 port=draw(st.integers(0, 70_000)),
                 tags=tuple(draw(st.lists(st.sampled_from(["v1", "V2", "a.b"]), max_size=2))),
                 weights=Weights(draw(st.integers(0, 9)), draw(st.integers(0, 9))),
+                **draw(MESH),
             )
         if draw(st.booleans()):
             built.check(
