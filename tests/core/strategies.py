@@ -14,6 +14,8 @@ from raftreg.core.commands import (
     ConfigSet,
     CoordinateUpdate,
     Deregister,
+    IntentionDelete,
+    IntentionSet,
     KVExpire,
     KVOp,
     KVVerb,
@@ -30,6 +32,8 @@ from raftreg.core.commands import (
     SetLiveness,
     Txn,
 )
+from raftreg.core.connect_ca import AuthoritySet, Root, SecretText
+from raftreg.core.entries import KINDS
 from raftreg.model import (
     Check,
     ConfigEntry,
@@ -143,7 +147,7 @@ config_sets = st.builds(
     ConfigSet,
     entry=st.builds(
         ConfigEntry,
-        kind=st.sampled_from(["service-defaults", "proxy-defaults"]),
+        kind=st.sampled_from(["service-defaults", "service-resolver"]),
         name=st.sampled_from(["web", "global"]),
         body=st.sampled_from([{}, {"Protocol": "http"}]),
     ),
@@ -151,7 +155,7 @@ config_sets = st.builds(
 )
 config_deletes = st.builds(
     ConfigDelete,
-    kind=st.sampled_from(["service-defaults", "proxy-defaults"]),
+    kind=st.sampled_from(["service-defaults", "service-resolver"]),
     name=st.sampled_from(["web", "global"]),
     cas=st.none() | indexes,
 )
@@ -250,6 +254,12 @@ def _deep(levels: int) -> dict[str, Any]:
 
 
 _objects = st.sampled_from([{}, {"a": [1, {"b": None}]}, _deep(10), _deep(200)])
+#: Bodies of entries that may be anything where a list or an object should be.
+_bodies = st.dictionaries(
+    st.sampled_from(["Sources", "Routes", "Splits", "Subsets", "Redirect", "Listeners", "Meta"]),
+    _objects | st.lists(_objects | st.integers(0, 3), max_size=2) | st.text(max_size=3),
+    max_size=3,
+)
 _tuples = st.lists(_texts, max_size=3).map(tuple)
 _maps = st.dictionaries(_texts, _texts, max_size=2)
 _nodes = st.builds(Node, name=_texts, id=_texts, address=_texts, meta=_maps)
@@ -325,7 +335,41 @@ wild_commands: st.SearchStrategy[Command] = st.one_of(
         entry=st.builds(ConfigEntry, kind=_texts, name=_texts, body=_objects),
         cas=st.none() | _integers,
     ),
+    st.builds(
+        ConfigSet,
+        entry=st.builds(ConfigEntry, kind=st.sampled_from(list(KINDS)), name=_texts, body=_bodies),
+    ),
     st.builds(ConfigDelete, kind=_texts, name=_texts, cas=st.none() | _integers),
+    st.builds(
+        IntentionSet,
+        source=_texts,
+        destination=_texts,
+        id=_texts,
+        update=st.booleans(),
+        action=_texts,
+        permissions=st.lists(_objects, max_size=2).map(tuple),
+        meta=_maps,
+    ),
+    st.builds(IntentionDelete, id=_texts, source=_texts, destination=_texts),
+    st.builds(
+        AuthoritySet,
+        previous=_texts,
+        cluster_id=_texts,
+        root=st.none()
+        | st.builds(
+            Root,
+            id=_texts,
+            name=_texts,
+            serial=_integers,
+            certificate=_texts,
+            key=st.builds(SecretText, _texts),
+            signing_key_id=_texts,
+            not_before=_integers,
+            not_after=_integers,
+        ),
+        leaf_ttl_s=_floats,
+        root_ttl_s=_floats,
+    ),
     st.builds(
         QuerySet,
         query=st.builds(

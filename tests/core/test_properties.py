@@ -195,7 +195,7 @@ def state_watches(state: State) -> dict[str, Watch]:
             partial(coordinates.coordinates_of_node, state, name),
             coordinates.topics_coordinates_of_node(name),
         )
-    for kind in ("service-defaults", "proxy-defaults", "none"):
+    for kind in ("service-defaults", "service-resolver", "none"):
         topics = query.topics_config(kind)
         found[f"config {kind}"] = (partial(query.config_list, state, kind), topics)
         found[f"config web {kind}"] = (partial(query.config_get, state, kind, "web"), topics)

@@ -22,6 +22,7 @@ from raftreg.core.commands import (
     RestoreChunk,
     SessionDestroy,
 )
+from raftreg.core.connect_ca import AuthoritySet, Root, SecretText
 from raftreg.core.events import Event
 from raftreg.core.snapshot import (
     MAGIC,
@@ -35,6 +36,17 @@ from raftreg.core.snapshot import (
 from raftreg.core.vivaldi import origin
 from raftreg.model import ConfigEntry, NodeCoordinate, PreparedQuery, QueryService
 from tests.core.registry_rig import Registry, web, web_check
+
+ROOT = Root(
+    id="r",
+    name="root",
+    serial=1,
+    certificate="PEM",
+    key=SecretText("secret"),
+    signing_key_id="s",
+    not_before=0,
+    not_after=1,
+)
 
 
 def filled() -> Registry:
@@ -54,6 +66,7 @@ def filled() -> Registry:
     query = PreparedQuery(id="q", name="web", service=QueryService(service="web"), session="s1")
     registry.run(QuerySet(query=query))
     registry.run(CoordinateUpdate(rows=(NodeCoordinate(node="n1", coordinate=origin()),)))
+    registry.run(AuthoritySet(previous="", cluster_id="c", root=ROOT))
     registry.run(RestoreChunk(restore_id="r", sequence=0, data=b"part"))
     return registry
 
@@ -86,6 +99,7 @@ def test_every_table_is_kept_and_counted() -> None:
         "events": 1,
         "queries": 1,
         "coordinates": 1,
+        "connect": 1,
     }
     assert sizes["kv"].bytes > 0
     assert header([IMAGE]).index == filled().state.index
