@@ -149,6 +149,30 @@ async def test_what_can_not_be_answered(api: Running, path: str, status: int, te
     assert (got, text in body) == (status, True), body
 
 
+async def test_what_is_behind_a_gateway(api: Running) -> None:
+    """Services of its entry, with or without an instance, and the intentions that cover them."""
+    await api.register("n1", "gate", Service={"Kind": "ingress-gateway"})
+    await _register(api, "n1", {"Service": "web"}, "passing")
+    entry: dict[str, Any] = {
+        "Kind": "ingress-gateway",
+        "Name": "gate",
+        "Listeners": [{"Port": 8080, "Protocol": "tcp", "Services": [{"Name": "web"}]}],
+    }
+    assert await api.json("PUT", "/v1/config", json=entry) is True
+    (row,) = await api.json("GET", f"{UI}/gateway-services-nodes/gate")
+    assert (row["Name"], row["InstanceCount"]) == ("web", 1)
+    assert row["GatewayConfig"] == {"Addresses": ["web.ingress.dc1.consul:8080"]}
+    entry = {
+        "Kind": "service-intentions",
+        "Name": "web",
+        "Sources": [{"Name": "gate", "Action": "allow"}],
+    }
+    assert await api.json("PUT", "/v1/config", json=entry) is True
+    (intention,) = await api.json("GET", f"{UI}/gateway-intentions/gate")
+    assert (intention["SourceName"], intention["DestinationName"]) == ("gate", "web")
+    assert await api.json("GET", f"{UI}/gateway-services-nodes/nobody") == []
+
+
 async def test_nothing_is_exported(api: Running) -> None:
     """There are no peers."""
     assert await api.json("GET", f"{UI}/exported-services?peer=x") == []

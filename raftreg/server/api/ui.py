@@ -1,23 +1,25 @@
 """/v1/internal/ui: what Consul's web page asks for, and some tools with it.
 
 Consul promises nothing about these endpoints. The shapes are those of its `agent/ui_endpoint.go`.
-Gateways and exported services are as far as the catalog alone tells of them.
+Nothing is exported, since there are no peers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from aiohttp import web
 
-from raftreg.core import intentions, query
+from raftreg.core import intentions, mesh_query, query
 from raftreg.core.catalog import Catalog
+from raftreg.core.mesh_query import GatewayService
 from raftreg.core.query import ServiceEntry
 from raftreg.core.state import State
 from raftreg.errors import InvalidRequest, NotFound
 from raftreg.http import overview
 from raftreg.http.catalog_query import CatalogQuery
+from raftreg.http.config_render import IntentionJson, intention_json
 from raftreg.http.discovery import answer, options_of, query_of
 from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import HEALTH_ENTRY, NODE
@@ -39,7 +41,7 @@ PREFIX = "/v1/internal/ui"
 _KINDS = ("", "ingress-gateway")
 
 
-class IntentionJson(TypedDict):
+class DecisionJson(TypedDict):
     """Whether a call is allowed, and what decided it."""
 
     DefaultAllow: bool
@@ -53,7 +55,7 @@ class NeighbourJson(SummaryJson):
     """A service that calls this one, or is called by it."""
 
     Source: str
-    Intention: IntentionJson
+    Intention: DecisionJson
 
 
 class TopologyJson(TypedDict):
@@ -86,6 +88,8 @@ class UserInterface:
             web.get(f"{PREFIX}/exported-services", self.exported),
             web.get(f"{PREFIX}/catalog-overview", self.overview),
             web.get(f"{PREFIX}/service-topology/{{name:(?s:.*)}}", self.topology),
+            web.get(f"{PREFIX}/gateway-services-nodes/{{name:(?s:.*)}}", self.behind_gateway),
+            web.get(f"{PREFIX}/gateway-intentions/{{name:(?s:.*)}}", self.gateway_intentions),
             web.get(f"{PREFIX}/metrics-proxy/{{path:(?s:.*)}}", self.metrics),
         ]
 
@@ -202,6 +206,53 @@ class UserInterface:
         return reading.reply(found.index, found.value)
 
     @operation(
+        "Lists the services behind a gateway with counts of instances and checks",
+        tag="internal",
+        reads=True,
+        answer=list[SummaryJson],
+    )
+    async def behind_gateway(self, request: web.Request) -> Reply:
+        """By the gateway's configuration entry."""
+        name = _named(request, "gateway")
+        reading = Reading(self._context, request)
+        domain = self._context.settings.dns.domain
+        suffix = f"ingress.{self._datacenter}.{domain}"
+        topics = (*mesh_query.topics_gateway_services(), *_ALL_TOPICS)
+
+        def find(state: State) -> query.Found[list[SummaryJson]]:
+            behind = mesh_query.gateway_services(state, name)
+            index = max(behind.index, state.catalog.last_change(_ALL_TOPICS))
+            return query.Found(index, gateway_json(state.catalog, behind.value, suffix))
+
+        found = await reading.find(topics, find)
+        return reading.reply(found.index, found.value)
+
+    @operation(
+        "Lists the intentions of the services behind a gateway",
+        tag="internal",
+        reads=True,
+        answer=list[IntentionJson],
+    )
+    async def gateway_intentions(self, request: web.Request) -> Reply:
+        """Those that decide over calls to any of them."""
+        name = _named(request, "gateway")
+        reading = Reading(self._context, request)
+        own = query.topics_config("service-intentions")
+
+        def find(state: State) -> query.Found[list[IntentionJson]]:
+            behind = mesh_query.gateway_services(state, name)
+            index = max(behind.index, query.config_list(state, "service-intentions").index)
+            covering = {
+                (one.source, one.destination): one
+                for row in behind.value
+                for one in intentions.matching_destination(state.config, row.service)
+            }
+            return query.Found(index, [intention_json(one) for one in covering.values()])
+
+        found = await reading.find((*mesh_query.topics_gateway_services(), *own), find)
+        return reading.reply(found.index, found.value)
+
+    @operation(
         "Asks the metrics of the mesh: there is no backend for them",
         tag="internal",
         also={404: "Metrics proxy is not enabled"},
@@ -237,7 +288,7 @@ def topology_json(state: State, service: str) -> TopologyJson:
     upstreams, downstreams = overview.neighbours(state.catalog, service)
 
     def neighbour(summary: SummaryJson, source: str, destination: str) -> NeighbourJson:
-        decision = intention_json(state, source, destination)
+        decision = decision_json(state, source, destination)
         return NeighbourJson(**summary, Source="proxy-registration", Intention=decision)
 
     own = overview.summarize(overview.entries(state.catalog)).get(service)
@@ -256,7 +307,33 @@ def topology_json(state: State, service: str) -> TopologyJson:
     }
 
 
-def intention_json(state: State, source: str, destination: str) -> IntentionJson:
+def gateway_json(
+    catalog: Catalog, behind: Iterable[GatewayService], suffix: str
+) -> list[SummaryJson]:
+    """Summaries of the services behind a gateway, also of those without an instance.
+
+    Args:
+        catalog: Where instances are.
+        behind: What the gateway's entry names.
+        suffix: Ends the names under which DNS gives ingress gateways.
+    """
+    addresses: dict[str, dict[str, None]] = {}
+    for row in behind:
+        hosts = row.hosts or (f"{row.service}.{suffix}",)
+        known = addresses.setdefault(row.service, {})
+        if row.port:
+            known.update(dict.fromkeys(f"{host}:{row.port}" for host in hosts))
+    summaries = overview.summarize(overview.entries(catalog))
+    found = []
+    for name in sorted(addresses):
+        summary = summaries.get(name, overview.Summary(name)).json()
+        if addresses[name]:
+            summary["GatewayConfig"] = {"Addresses": list(addresses[name])}
+        found.append(summary)
+    return found
+
+
+def decision_json(state: State, source: str, destination: str) -> DecisionJson:
     """What decides over calls from one service to another."""
     deciding = intentions.deciding(state.config, source, destination)
     return {
