@@ -126,6 +126,28 @@ class ServerProxy:
         finally:
             self.watches -= 1
 
+    async def read(
+        self, path: str, params: Mapping[str, ParamValue], wait_s: float = 0.0
+    ) -> Response:
+        """Asks a server on behalf of many; see `raftreg_agent.shared.Servers`.
+
+        Raises:
+            RaftregError: No server could answer; the text is for clients.
+        """
+        try:
+            return await (self._watch_client if wait_s else self._client).request(
+                "GET",
+                path,
+                params=params,
+                headers={"Accept-Encoding": "identity"},
+                deadline_s=self._limits.read_timeout_s + wait_s * 17 / 16,
+                wait_s=wait_s,
+                accept=ANY_STATUS,
+                body_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except RaftregError as error:
+            raise _told(error, reads=True) from error
+
     async def _ask(
         self, request: web.Request, client: RegistryClient, wait_s: float
     ) -> web.StreamResponse:
@@ -283,7 +305,14 @@ def _reply(
     kind = headers.get("Content-Type", "application/octet-stream")
     if status not in _STATUSES:
         return web.Response(status=status, body=body, content_type=kind.partition(";")[0])
-    head = b"".join(header(name, value) for name, value in _handed_on(headers).items())
+    kind_bytes, head = handed_on_bytes(headers)
     if len(body) >= GZIP_BYTES_MIN and wants_gzip(request):
         body, head = gzip_bytes(body), head + GZIP_HEAD
-    return Reply(body, status, kind.encode("latin-1", "replace"), head)
+    return Reply(body, status, kind_bytes, head)
+
+
+def handed_on_bytes(headers: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Content-Type and further header lines of a server's answer, for ours."""
+    kind = headers.get("Content-Type", "application/octet-stream")
+    head = b"".join(header(name, value) for name, value in _handed_on(headers).items())
+    return kind.encode("latin-1", "replace"), head

@@ -20,7 +20,8 @@ from raftreg.http.wire.road import Caller, Hot, ShortRoad, ShortRoute
 from raftreg_agent.discovery import ViewSource, allows
 from raftreg_agent.local import LocalAgent
 from raftreg_agent.routes import CHECK_VERBS, check_update
-from raftreg_agent.view import CatalogView
+from raftreg_agent.shared import Servers, SharedReads
+from raftreg_agent.view import SILENCE_S, CatalogView
 
 _PREFIX: Final = "/v1/agent/check/"
 _WORD_ROUTE: Final = "/v1/agent/check/{verb}/{id}"  #: as the router names it
@@ -33,7 +34,12 @@ _log = structlog.get_logger(__name__)
 
 
 def agent_road(
-    local: LocalAgent, view: CatalogView, source: ViewSource, meter: RequestMeter, spawn: Spawn
+    local: LocalAgent,
+    view: CatalogView,
+    source: ViewSource,
+    servers: Servers,
+    meter: RequestMeter,
+    spawn: Spawn,
 ) -> ShortRoad:
     """The hot requests of an agent.
 
@@ -41,14 +47,26 @@ def agent_road(
         local: What is registered on this host.
         view: The copy of the catalog.
         source: Reads of it.
+        servers: Answer what the view may not.
         meter: Counts answers.
         spawn: Runs a coroutine in the agent's group of tasks.
     """
     desk = ReadDesk(source.hub, meter, source.now, source.jitter)
+    shared = SharedReads(desk, source, servers, spawn, lambda: _hears(view))
     reads = catalog_hot(
-        desk, source, lambda options: view.ready.is_set() and allows(options, view.age_s or 0.0)
+        desk,
+        source,
+        lambda options: view.ready.is_set(),
+        lambda options: allows(options, 0.0),
+        shared.route,
     )
     return ShortRoad((*check_hot(local)(desk, spawn), *reads))
+
+
+def _hears(view: CatalogView) -> bool:
+    """Whether a change would reach the view at once."""
+    age_s = view.age_s
+    return view.ready.is_set() and age_s is not None and age_s < SILENCE_S
 
 
 def check_hot(local: LocalAgent) -> Callable[[ReadDesk, Spawn], tuple[Hot, ...]]:

@@ -188,13 +188,25 @@ class CatalogRoute(ReadRoute):
         return self._answers.get(place, self._asked, self._options, gzip=gzip)
 
 
-def catalog_hot(desk: ReadDesk, source: CatalogSource, may: May) -> tuple[Hot, ...]:
+#: From label, path, query string, options and question to a route of what another one answers.
+Elsewhere = Callable[[str, str, str, ReadOptions, CatalogQuery], ShortRoute]
+
+
+def catalog_hot(
+    desk: ReadDesk,
+    source: CatalogSource,
+    may: May,
+    here: May = lambda _: True,
+    elsewhere: Elsewhere | None = None,
+) -> tuple[Hot, ...]:
     """The hot reads of the catalog.
 
     Args:
         desk: Shares gate, hub and figures.
         source: The catalog.
         may: Whether the source may answer a request with these options now.
+        here: Whether it is to answer such requests at all.
+        elsewhere: Makes the routes of the others; None sends them down the plain road.
     """
     answers = CatalogAnswers(source)
 
@@ -205,7 +217,10 @@ def catalog_hot(desk: ReadDesk, source: CatalogSource, may: May) -> tuple[Hot, .
             options = short_options(text, OPTIONS, source.datacenter)
             if options is None or not _NAME.fullmatch(name):
                 return None
-            return CatalogRoute(desk, label, options, ask(name, options), answers, may)
+            asked = ask(name, options)
+            if here(options):
+                return CatalogRoute(desk, label, options, asked, answers, may)
+            return elsewhere and elsewhere(label, prefix + name, text, options, asked)
 
         return Hot(b"GET", prefix.encode("ascii"), make)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from raftreg.errors import RaftregError
 from raftreg.http.discovery import blocking_index
@@ -18,6 +18,14 @@ from raftreg.http.wire.road import Caller
 
 #: Answers to woken queries that are written in one turn of the loop.
 WOKEN_IN_A_TURN_MAX: Final = 2000
+
+
+class Woken(Protocol):
+    """A blocked query of which something has changed."""
+
+    def look(self) -> None:
+        """Looks whether it has its answer, when all of the change is there."""
+        ...
 
 
 class ReadDesk:
@@ -45,13 +53,13 @@ class ReadDesk:
         self.jitter = jitter
         self.gate = gate
         self.dates = DateLine()
-        self._woken: list[_Blocked] = []
+        self._woken: list[Woken] = []
 
-    def wake(self, blocked: _Blocked) -> None:
-        """Looks soon whether a blocked query has its answer; all that were woken in one pass."""
+    def wake(self, woken: Woken) -> None:
+        """Lets a blocked query look soon; all that were woken in one pass."""
         if not self._woken:
             asyncio.get_running_loop().call_soon(self._look)
-        self._woken.append(blocked)
+        self._woken.append(woken)
 
     def _look(self) -> None:
         woken, self._woken = self._woken, []
@@ -119,21 +127,12 @@ class ReadRoute(ABC):
 
     def tell(self, caller: Caller) -> None:
         """Answers with what is there now."""
-        desk = self._desk
-        now_s = desk.now()
         answer = self.answer(gzip=caller.gzip)
-        caller.reply(answer.at(desk.dates.at(now_s)))
-        # Left out on purpose: the time that a blocking query waits is no latency.
-        seconds = 0.0 if self._options.index else now_s - caller.began_s
-        desk.meter.observe(self._label, "GET", answer.status, seconds)
+        settle(self._desk, self._label, caller, answer, timed=not self._options.index)
 
     def refuse(self, caller: Caller, error: RaftregError) -> None:
         """Answers that it can't be told."""
-        desk = self._desk
-        now_s = desk.now()
-        caller.reply(refusal(error, desk.dates.at(now_s)))
-        seconds = 0.0 if self._options.index else now_s - caller.began_s
-        desk.meter.observe(self._label, "GET", error.http_status, seconds)
+        refuse(self._desk, self._label, caller, error, timed=not self._options.index)
 
     def gone(self) -> None:
         """A client left before its answer."""
@@ -148,6 +147,28 @@ class ReadRoute(ABC):
             return
         wait_s = self._options.wait_s * (1 + self._desk.jitter() / 16)
         blocked.start(wait_s)
+
+
+def settle(desk: ReadDesk, label: str, caller: Caller, answer: Answer, *, timed: bool) -> None:
+    """Answers a read, and counts it.
+
+    Args:
+        desk: Dates and figures.
+        label: Path pattern.
+        caller: Who waits.
+        answer: What is sent.
+        timed: Whether its time counts: what a blocking query waits is no latency.
+    """
+    now_s = desk.now()
+    caller.reply(answer.at(desk.dates.at(now_s)))
+    desk.meter.observe(label, "GET", answer.status, now_s - caller.began_s if timed else 0.0)
+
+
+def refuse(desk: ReadDesk, label: str, caller: Caller, error: RaftregError, *, timed: bool) -> None:
+    """Answers that a read can't be told, and counts it; arguments as of `settle`."""
+    now_s = desk.now()
+    caller.reply(refusal(error, desk.dates.at(now_s)))
+    desk.meter.observe(label, "GET", error.http_status, now_s - caller.began_s if timed else 0.0)
 
 
 class _Blocked:
