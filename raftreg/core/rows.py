@@ -6,9 +6,8 @@ a change means (cascades, indexes, topics) is decided in `raftreg.core.catalog`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
-from types import MappingProxyType
 from typing import TypeVar
 
 from raftreg.core.sharing import share_check, share_instance, share_node
@@ -17,7 +16,6 @@ from raftreg.model import Check, Node, ServiceInstance, Status
 _K = TypeVar("_K")
 _I = TypeVar("_I")
 _V = TypeVar("_V")
-_NOTHING: Mapping[str, Check] = MappingProxyType({})
 _NO_KEYS: dict[tuple[str, str], ServiceInstance] = {}
 
 
@@ -37,7 +35,8 @@ class CatalogRows:
         self._instances: dict[str, dict[tuple[str, str], ServiceInstance]] = {}
         self._connected: dict[str, dict[tuple[str, str], ServiceInstance]] = {}
         self._tag_counts: dict[str, dict[str, int]] = {}
-        self._checks_of: dict[tuple[str, str], dict[str, Check]] = {}
+        # Most instances have one check: it stands for itself, and a dict is made for several.
+        self._checks_of: dict[tuple[str, str], Check | dict[str, Check]] = {}
         self._by_status: dict[Status, dict[tuple[str, str], Check]] = {s: {} for s in Status}
 
     # -- reads -------------------------------------------------------------------------------
@@ -96,8 +95,10 @@ class CatalogRows:
 
     def checks_of_instance(self, node: str, service_id: str) -> list[Check]:
         """Checks of one instance alone (without those of its node), by id."""
-        rows = self._checks_of.get((node, service_id), _NOTHING)
-        return [rows[key] for key in sorted(rows)] if len(rows) > 1 else list(rows.values())
+        rows = self._checks_of.get((node, service_id))
+        if rows is None:
+            return []
+        return [rows[key] for key in sorted(rows)] if isinstance(rows, dict) else [rows]
 
     def checks_by_state(self, status: Status) -> list[Check]:
         """All checks with a status, by node and id."""
@@ -202,12 +203,30 @@ class CatalogRows:
         _put(self._checks, node, check_id, row)
         if old is not None:
             if row is None or row.service_id != old.service_id:
-                _put(self._checks_of, (node, old.service_id), check_id, None)
+                self._unlink_check((node, old.service_id), check_id)
             if row is None or row.status is not old.status:
                 del self._by_status[old.status][node, check_id]
         if row is not None:
-            _put(self._checks_of, (node, row.service_id), check_id, row)
+            self._link_check((node, row.service_id), row)
             self._by_status[row.status][node, check_id] = row
+
+    def _link_check(self, key: tuple[str, str], row: Check) -> None:
+        held = self._checks_of.get(key)
+        if isinstance(held, dict):
+            held[row.check_id] = row
+        elif held is None or held.check_id == row.check_id:
+            self._checks_of[key] = row
+        else:
+            self._checks_of[key] = {held.check_id: held, row.check_id: row}
+
+    def _unlink_check(self, key: tuple[str, str], check_id: str) -> None:
+        held = self._checks_of[key]
+        if not isinstance(held, dict):
+            del self._checks_of[key]
+            return
+        del held[check_id]
+        if len(held) == 1:
+            (self._checks_of[key],) = held.values()
 
     def _neighbour(self, name: str) -> ServiceInstance | None:
         """The instance of a service that came last."""
@@ -219,9 +238,8 @@ class CatalogRows:
         check that came last with the same status.
         """
         for key in islice(reversed(self._instances.get(row.service_name, _NO_KEYS)), 2):
-            checks = self._checks_of.get(key)
-            if checks and key != (row.node, row.service_id):
-                return next(iter(checks.values()))
+            if key != (row.node, row.service_id) and (checks := self.checks_of_instance(*key)):
+                return checks[0]
         return next(reversed(self._by_status[row.status].values()), None)
 
 

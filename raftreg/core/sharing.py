@@ -8,7 +8,7 @@ have to be emptied again: a row shares with rows that are next to it in the tabl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -17,13 +17,15 @@ from raftreg.model import Check, Node, ServiceInstance
 _Row = Node | ServiceInstance | Check
 _NOTHING: dict[str, Any] = {}
 _NODE = ("name", "datacenter", "tagged_addresses", "meta")
-_INSTANCE = (
-    "node", "id", "name", "tags", "meta", "tagged_addresses", "weights", "proxy", "connect",
-)  # fmt: skip
+_INSTANCE = ("node", "id", "name", "tags", "meta", "tagged_addresses", "weights")
 _CHECK = (
     "node", "check_id", "name", "notes", "output", "service_id", "service_name", "service_tags",
-    "type", "definition",
+    "type",
 )  # fmt: skip
+#: Free JSON: of these only empty ones are shared, for values in them can be equal and yet not the
+#: same (1 and True, or the order within).
+_JSON_OF_INSTANCE = ("proxy", "connect")
+_JSON_OF_CHECK = ("definition",)
 
 
 def share_node(row: Node, like: Node | None) -> None:
@@ -34,6 +36,7 @@ def share_node(row: Node, like: Node | None) -> None:
 def share_instance(row: ServiceInstance, node: Node | None, like: ServiceInstance | None) -> None:
     """Likewise of an instance: with its node, and with another instance of its service."""
     _share(row, like, _INSTANCE)
+    _share(row, None, _JSON_OF_INSTANCE)
     if node is not None:
         _share_text(row, "node", node.name)
 
@@ -41,6 +44,7 @@ def share_instance(row: ServiceInstance, node: Node | None, like: ServiceInstanc
 def share_check(row: Check, instance: ServiceInstance | None, like: Check | None) -> None:
     """Likewise of a check: with its instance, and with another check of that service."""
     _share(row, like, _CHECK)
+    _share(row, None, _JSON_OF_CHECK)
     if instance is not None:
         _share_text(row, "node", instance.node)
         _share_text(row, "service_id", instance.id)
@@ -59,8 +63,13 @@ def _share(row: _Row, like: _Row | None, fields: tuple[str, ...]) -> None:
             msgspec.structs.force_setattr(row, field, _NOTHING)
         elif like is not None:
             other = getattr(like, field)
-            if other is not value and other == value:
+            if other is not value and other == value and _same_order(other, value):
                 msgspec.structs.force_setattr(row, field, other)
+
+
+def _same_order(other: object, value: object) -> bool:
+    """Tables are written in their order, also into snapshots."""
+    return not isinstance(value, dict) or list(value) == list(cast(dict[str, object], other))
 
 
 def _share_text(row: _Row, field: str, text: str) -> None:
