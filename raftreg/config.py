@@ -101,6 +101,22 @@ class DnsSettings(msgspec.Struct, frozen=True, kw_only=True):
     tcp_idle_s: Seconds = 10.0
 
 
+class ExternalCheckSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Checks of hosts without an agent, run by the servers.
+
+    Attributes:
+        enabled: Run them. Whoever may write to the catalog then decides where servers connect to.
+        checks_max: Checks that this server runs at most.
+        in_flight_max: Probes at once.
+        probes_per_s_max: Probes begun in a second.
+    """
+
+    enabled: bool = False
+    checks_max: Count = 10_000
+    in_flight_max: Count = 128
+    probes_per_s_max: Count = 500
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of the HTTP API.
 
@@ -221,6 +237,7 @@ class ServerSettings(_Process, frozen=True, kw_only=True):
     reap_after_s: Seconds = 72 * 3600.0
     raft_snapshot_threshold: Count = 50_000
     raft_trailing_logs: Count = 2_000
+    external_checks: ExternalCheckSettings = ExternalCheckSettings()
 
     def agent(self) -> AgentSettings:
         """Settings of the agent inside this server process."""
@@ -230,10 +247,16 @@ class ServerSettings(_Process, frozen=True, kw_only=True):
 class DevSettings(_Process, frozen=True, kw_only=True):
     """Settings of `raftreg dev`: one server in memory, with its agent."""
 
+    external_checks: ExternalCheckSettings = ExternalCheckSettings()
+
     def server(self, data_dir: str) -> ServerSettings:
         """The same as settings of a server; `data_dir` is for the agent's files."""
-        values = _shared(self)
-        return ServerSettings(**{**values, "data_dir": data_dir, "bootstrap_expect": 1})
+        own = {
+            "data_dir": data_dir,
+            "bootstrap_expect": 1,
+            "external_checks": self.external_checks,
+        }
+        return ServerSettings(**{**_shared(self), **own})
 
 
 _T = TypeVar("_T", bound=_Process)

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from raftreg.clock import Clock, new_id
 from raftreg.config import ServerSettings
+from raftreg.core.commands import Command
+from raftreg.core.results import Outcome
 from raftreg.errors import ConfigurationError, InvalidRequest, NotProposed
 from raftreg.http.delta_queries import catalog_follower
 from raftreg.http.delta_streams import DeltaStreams, Followed
@@ -34,6 +36,7 @@ from raftreg.server.api.connect import ConnectAuthority
 from raftreg.server.api.context import Context
 from raftreg.server.api.coordinate import CoordinateRoutes
 from raftreg.server.api.events import Events
+from raftreg.server.api.external import ExternalBeats
 from raftreg.server.api.gateway import Gateways
 from raftreg.server.api.intention import Intentions
 from raftreg.server.api.internal import Internal
@@ -50,6 +53,8 @@ from raftreg.server.api.ui import UserInterface
 from raftreg.server.authority import AuthorityDesk
 from raftreg.server.coordinates import CoordinateQueue
 from raftreg.server.expiry import KeyExpiry
+from raftreg.server.external_ttl import QUESTION as TTL_QUESTION
+from raftreg.server.external_ttl import ExternalTtls
 from raftreg.server.leases import Leases
 from raftreg.server.machine import RegistryMachine
 from raftreg.server.metrics import ServerCollector
@@ -126,6 +131,9 @@ class RegistryServer:
         self._replica = replica
         self._clock = clock
         self.expiry = KeyExpiry(replica, machine, clock)
+        self.external_ttls = ExternalTtls(
+            replica, machine, clock, enabled=settings.external_checks.enabled
+        )
         writes = Writes(replica, settings.http.write_timeout_s)
         self.authority = AuthorityDesk(
             replica,
@@ -212,6 +220,10 @@ class RegistryServer:
             self._clock.monotonic,
         )
 
+    async def write(self, command: Command) -> Outcome:
+        """Proposes a command of another part of this process; see `Writes.propose`."""
+        return await self._context.writes.propose(command)
+
     async def stop(self) -> None:
         """Answers what waits, closes the listener, ends the server's tasks."""
         self.hub.close(NotProposed("this server is stopping: ask another one"))
@@ -231,6 +243,7 @@ class RegistryServer:
             tasks.create_task(self._upkeep.run(), name="upkeep")
             tasks.create_task(self._coordinates.run(), name="coordinates")
             tasks.create_task(self.expiry.run(), name="key expiry")
+            tasks.create_task(self.external_ttls.run(tasks), name="external TTLs")
 
     def application(self) -> web.Application:
         """All routes of this server."""
@@ -259,6 +272,7 @@ class RegistryServer:
             Gateways(context),
             ConnectAuthority(context, self.authority),
             Internal(context),
+            ExternalBeats(context, self.external_ttls),
             MetricsPage(self.metrics, self._clock),
             OpenApi(build()),
         ):
@@ -274,6 +288,8 @@ class RegistryServer:
         if payload == STATUS_QUESTION:
             return encode_status(self._replica.status())
         try:
+            if payload.startswith(TTL_QUESTION):
+                return await self.external_ttls.answer(payload)
             return await self.leases.answer(payload)
         except InvalidRequest as error:
             # From a server of another version; the text goes no further than its log.

@@ -11,8 +11,6 @@ it was deaf nobody could renew. So a key may end a few seconds late, never early
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 
 from raftreg.clock import Clock
@@ -23,11 +21,10 @@ from raftreg.core.kvstore import EXPIRED_TOGETHER_MAX
 from raftreg.core.results import Outcome
 from raftreg.errors import RaftregError
 from raftreg.raft.api import ReplicaAPI, Role
+from raftreg.server.alarm import Alarm
 from raftreg.server.machine import RegistryMachine
 
 NEW_LEADER_GRACE_S = 2.0
-DEAF_S = 0.25  #: lateness of the timer from which on this server counts as having been deaf
-DEAF_GRACE_MAX_S = 2.0
 PROPOSAL_TIMEOUT_S = 5.0
 RETRY_S = 0.5
 #: Between two looks at a key that seems over and is not yet: the estimate was a little early.
@@ -49,11 +46,9 @@ class KeyExpiry:
     def __init__(self, replica: ReplicaAPI, machine: RegistryMachine, clock: Clock) -> None:
         self._replica = replica
         self._machine = machine
-        self._clock = clock
         self._term: int | None = None
-        self._not_before_s = float("-inf")
         self._armed_ms: int | None = None
-        self._wake = asyncio.Event()
+        self._alarm = Alarm(clock)
         self.expired_keys = 0
         replica.on_role_change(self._role_changed)
         machine.on_change(self._changed)
@@ -61,24 +56,21 @@ class KeyExpiry:
     async def run(self) -> None:
         """Expires what is over, until it is cancelled."""
         while True:
-            due_s = self._due_s()
-            await self._sleep_until(due_s)
-            late_s = self._clock.monotonic() - due_s
-            if late_s > DEAF_S and self._term is not None:
-                self._hold(min(late_s, DEAF_GRACE_MAX_S))
+            left_s = None if self._term is None else self._left_s()
+            await self._alarm.sleep(IDLE_S if left_s is None else min(left_s, IDLE_S))
             if self._term is not None and self._is_due():
                 await self._expire(self._term)
 
     def look(self) -> None:
         """Looks at the clock again: it was moved by hand (tests, the simulator)."""
-        self._wake.set()
+        self._alarm.ring()
 
     def _role_changed(self, role: Role, term: int) -> None:
         leads = role is Role.LEADER
         if leads and self._term is None:
-            self._hold(NEW_LEADER_GRACE_S)
+            self._alarm.hold(NEW_LEADER_GRACE_S)
         self._term = term if leads else None
-        self._wake.set()
+        self._alarm.ring()
 
     def _changed(self, topics: tuple[Topic, ...], *_: object) -> None:
         """Wakes the clockwork when a key ends sooner than the one that it waits for."""
@@ -87,10 +79,7 @@ class KeyExpiry:
         next_ms = self._machine.state.kv.next_deadline_ms()
         sooner = next_ms is not None and (self._armed_ms is None or next_ms < self._armed_ms)
         if sooner or ALL in topics:
-            self._wake.set()
-
-    def _hold(self, for_s: float) -> None:
-        self._not_before_s = max(self._not_before_s, self._clock.monotonic() + for_s)
+            self._alarm.ring()
 
     def _left_s(self) -> float | None:
         """Seconds until the next key ends, below 0 when it is over; None when none will."""
@@ -99,29 +88,9 @@ class KeyExpiry:
             return None
         return (next_ms - self._replica.cluster_time_ms()) / 1000
 
-    def _due_s(self) -> float:
-        """When to look next, by this server's clock."""
-        now_s, left_s = self._clock.monotonic(), self._left_s()
-        if self._term is None or left_s is None:
-            return now_s + IDLE_S
-        # What was over before is no sign of a stall: only the wait from here on can be late.
-        return max(now_s + min(max(left_s, 0.0), IDLE_S), self._not_before_s)
-
     def _is_due(self) -> bool:
         left_s = self._left_s()
-        return left_s is not None and left_s <= 0 and self._clock.monotonic() >= self._not_before_s
-
-    async def _sleep_until(self, at_s: float) -> None:
-        self._wake.clear()
-        wait_s = at_s - self._clock.monotonic()
-        if wait_s <= 0:
-            await asyncio.sleep(0)
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        return left_s is not None and left_s <= 0 and not self._alarm.held
 
     async def _expire(self, term: int) -> None:
         """Proposes one batch; the next look at the clock finds what is left."""
@@ -133,10 +102,10 @@ class KeyExpiry:
             )
         except RaftregError as error:
             _log.info("keys_expire_later", reason=error.message)
-            self._hold(RETRY_S)
+            self._alarm.hold(RETRY_S)
             return
         if isinstance(outcome, Outcome) and outcome.result is not True:
-            self._hold(LOOK_AGAIN_S)
+            self._alarm.hold(LOOK_AGAIN_S)
             return
         gone = max(before - len(self._machine.state.kv), 0)
         self.expired_keys += gone
