@@ -17,8 +17,8 @@ from raftreg.http.config_body import typed
 from raftreg.http.connect_shapes import LeafJson, RootJson, RootsJson
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
-from raftreg.http.operation import DATACENTER, Flag, Param, Raw, operation
-from raftreg.http.params import Consistency, format_duration, parse_duration
+from raftreg.http.operation import DATACENTER, Param, Raw, operation
+from raftreg.http.params import Consistency, format_duration, parse_bool, parse_duration
 from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context
@@ -108,7 +108,7 @@ class ConnectAuthority:
         "Lists the root certificates that are trusted",
         tag="connect",
         reads=True,
-        query=(Param("pem", "the certificates alone, as PEM", Flag),),
+        query=(Param("pem", "`true` or nothing: the certificates alone, as PEM", bool),),
         answer=(RootsJson, _PEM),
     )
     async def roots(self, request: web.Request) -> Reply:
@@ -117,7 +117,8 @@ class ConnectAuthority:
         if reading.options.consistency is not Consistency.STALE:
             await self._desk.ensure()
         found = await reading.find(query.topics_authority(), query.authority)
-        if "pem" in query_of(request):
+        pem = query_of(request).get("pem")
+        if pem is not None and (not pem or parse_bool(pem, "pem")):
             body = "".join(root.certificate for root in found.value.roots).encode()
             return Reply(body, kind=_PEM.media.encode(), head=reading.head(found.index))
         return reading.reply(found.index, roots_json(found.value))
