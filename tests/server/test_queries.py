@@ -297,3 +297,21 @@ async def test_an_execution_is_read_only(api: Running) -> None:
             status, text, answer = await api.ask(method, f"/v1/query/web/{verb}", json={})
             assert (status, text) == (405, f"method {method} not allowed")
             assert "GET" in answer.headers["Allow"]
+
+
+async def test_the_name_service_gets_instances(api: Running) -> None:
+    """With their health and the TTL; an unknown name, and the id of a template, are none."""
+    check = {"CheckID": "c1", "Name": "c1", "Status": "warning"}
+    await api.register("n1", "web", Check=check)
+    await create(api, "Web", DNS={"TTL": "1m30s"})
+    template = await create(api, "t-", Template={"Type": "name_prefix_match"})
+    answer = await api.server.queries.answer("web", "10.0.0.9")
+    assert answer is not None
+    assert (answer.service, answer.ttl_s) == ("web", 90)
+    (row,) = answer.rows
+    assert (row.node.name, row.instance.port, row.status.value) == ("n1", 80, "warning")
+    for unknown in ("webs", template, ""):
+        assert await api.server.queries.answer(unknown, "") is None
+    empty = await api.server.queries.answer("t-none", "")
+    assert empty is not None
+    assert (empty.rows, empty.ttl_s) == ((row,), None)
