@@ -89,8 +89,8 @@ async def test_a_snapshot_of_another_cluster_is_taken_over(
     """Of a smaller and of a larger one, whose hosts bear the same names.
 
     What the snapshot holds is there on all servers, under indexes above all that were seen.
-    Watchers are woken. Hosts of this cluster come back with what runs on them, agents' views follow, and
-    what hosts of the other one held, nobody holds.
+    Watchers are woken. Hosts of this cluster come back with what runs on them, agents' views
+    follow, and what hosts of the other one held, nobody holds.
     """
     small, large = new_cluster(servers=1, agents=1), new_cluster(servers=3, agents=1)
     await asyncio.gather(ask.settled(small), ask.settled(large))

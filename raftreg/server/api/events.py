@@ -66,7 +66,7 @@ class Events:
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
         return [
-            web.put("/v1/event/fire/{name:.*}", self.fire),
+            web.put("/v1/event/fire/{name:(?s:.*)}", self.fire),
             web.get("/v1/event/list", self.recent),
         ]
 
