@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from raftreg.errors import NotProposed
 from raftreg.raft.api import Role
 from raftreg.raft.engine import Engine
 from raftreg.raft.membership import Configuration
-from raftreg.raft.read_index import ReadDone, ReadRequests, ReadRounds
+from raftreg.raft.read_index import Echoers, ReadDone, ReadRequests, ReadRounds
 
 Message = dict[str, Any]
+#: A round that the first peers asked have not closed by then goes to all: on a local network, some
+#: tens of round trips.
+HEDGE_S = 0.01
 
 
 class LinearReads:
@@ -48,7 +51,9 @@ class LinearReads:
         self._rounds = ReadRounds()
         self._requests = ReadRequests(retry_s)
         self._waiting: deque[tuple[int, ReadDone]] = deque()
+        self._echoers = Echoers()
         self._pinged_at = 0.0
+        self._pinged_all = True
         self.handlers: dict[str, Callable[[str, Message], None]] = {
             "read_ping": self._on_ping,
             "read_echo": self._on_echo,
@@ -84,10 +89,11 @@ class LinearReads:
             self._rounds.ask(self._when_applied(done))
         if self._leads() and self._rounds.idle_with_work:
             self._rounds.start(self._engine.commit_index)
-            self._ping(now)
+            self._ping_first(now)
             self._rounds.close_if(self._configuration().majority())
         elif self._rounds.open_sequence is not None and now >= self._ping_due():
-            self._ping(now)  # the first one may be lost
+            self._ping(now, self._peers())  # the first one may be lost
+            self._pinged_all = True
 
     def release(self) -> None:
         """Lets those read whose index is applied by now."""
@@ -151,16 +157,26 @@ class LinearReads:
         return leader if leader in self._connected else None
 
     def _ping_due(self) -> float:
-        return self._pinged_at + self._requests.retry_s
+        return self._pinged_at + (self._requests.retry_s if self._pinged_all else HEDGE_S)
 
-    def _ping(self, now: float) -> None:
+    def _peers(self) -> frozenset[str]:
+        return self._configuration().voters() - {self._server_id}
+
+    def _ping_first(self, now: float) -> None:
+        peers = self._peers()
+        needed = self._configuration().majority() - 1
+        first = self._echoers.first(peers.intersection(self._connected), needed)
+        self._pinged_all = len(first) < needed
+        self._ping(now, peers if self._pinged_all else first)
+
+    def _ping(self, now: float, peers: Iterable[str]) -> None:
         self._pinged_at = now
         ping = {
             "type": "read_ping",
             "term": self._engine.term,
             "sequence": self._rounds.open_sequence,
         }
-        for peer in sorted(self._configuration().voters() - {self._server_id}):
+        for peer in sorted(peers):
             self._send(peer, dict(ping))
 
     def _on_ping(self, sender: str, message: Message) -> None:
@@ -172,7 +188,9 @@ class LinearReads:
     def _on_echo(self, sender: str, message: Message) -> None:
         current = message["term"] == self._engine.term and self._engine.role is Role.LEADER
         if current and sender in self._configuration().voters():
-            self._rounds.echo(sender, message["sequence"], self._configuration().majority())
+            sequence, majority = message["sequence"], self._configuration().majority()
+            if self._rounds.echo(sender, sequence, majority):
+                self._echoers.note(sender, sequence)
 
     def _on_request(self, sender: str, message: Message) -> None:
         question = message["id"]

@@ -7,12 +7,36 @@ next one, so that any number of reads costs one round trip. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 #: Takes the read index, or None when leadership was lost.
 ReadDone = Callable[[int | None], None]
 READS_WAITING_MAX: Final = 100_000
+
+
+class Echoers:
+    """Whom a leader asks for an echo first: no more than a majority needs, the quickest of late.
+
+    Each ping and echo costs two processes a system call and a message's authentication; those of
+    peers whose echo comes after the majority's are for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def note(self, peer: str, sequence: int) -> None:
+        """A peer's echo counted in this round."""
+        self._last[peer] = sequence
+
+    def first(self, peers: Iterable[str], needed: int) -> list[str]:
+        """Those to ask at once.
+
+        Args:
+            peers: Voters that can be asked, without the leader.
+            needed: Echoes that make a majority.
+        """
+        return sorted(peers, key=lambda peer: (-self._last.get(peer, 0), peer))[:needed]
 
 
 class ReadRounds:
@@ -56,12 +80,17 @@ class ReadRounds:
         self.rounds_total += 1
         return self._sequence
 
-    def echo(self, voter: str, sequence: int, majority: int) -> None:
-        """Counts an echo (the caller checked its term and that it comes from a voter)."""
+    def echo(self, voter: str, sequence: int, majority: int) -> bool:
+        """Counts an echo (the caller checked its term and that it comes from a voter).
+
+        Returns:
+            Whether it counted; one that comes when the round is closed does not.
+        """
         if not self._open or sequence != self._sequence:
-            return
+            return False
         self._echoes.add(voter)
         self.close_if(majority)
+        return True
 
     def close_if(self, majority: int) -> None:
         """Answers the round when this server and the echoes make a majority."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftreg.raft import read_index
-from raftreg.raft.read_index import ReadRequests, ReadRounds
+from raftreg.raft.read_index import Echoers, ReadRequests, ReadRounds
 
 
 class Readers:
@@ -74,6 +74,27 @@ def test_a_lone_voter_needs_no_echo() -> None:
     rounds.start(7)
     rounds.close_if(1)
     assert answers == [7]
+
+
+def test_no_more_peers_are_asked_than_a_majority_needs() -> None:
+    """The quickest of the last round first; who never echoed comes by name, after all others."""
+    echoers = Echoers()
+    assert echoers.first({"c", "b", "d"}, 1) == ["b"]
+    echoers.note("d", 1)
+    echoers.note("c", 2)
+    assert echoers.first({"b", "c", "d"}, 1) == ["c"]
+    assert echoers.first({"b", "c", "d"}, 2) == ["c", "d"]
+    assert echoers.first({"b", "d"}, 2) == ["d", "b"]
+    assert echoers.first({"b"}, 2) == ["b"]
+
+
+def test_an_echo_counts_in_its_round_only() -> None:
+    """One that comes after the majority's names no quick peer."""
+    rounds = ReadRounds()
+    rounds.ask(lambda _: None)
+    sequence = rounds.start(7)
+    assert rounds.echo("b", sequence, 2)
+    assert not rounds.echo("c", sequence, 2)
 
 
 def test_lost_leadership_answers_everyone_with_nothing() -> None:
