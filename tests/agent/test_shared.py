@@ -33,9 +33,9 @@ class Caller:
         self.on_gone: Callable[[], None] | None = None
         self.answers: list[bytes] = []
 
-    def reply(self, answer: bytes) -> None:
+    def reply(self, answer: bytes, tail: bytes = b"") -> None:
         """Keeps it."""
-        self.answers.append(answer)
+        self.answers.append(answer + tail)
 
     def abort(self) -> None:
         """Must not be needed."""

@@ -16,6 +16,8 @@ from raftreg.errors import RaftregError
 from raftreg.http.problems import INTERNAL_ERROR_TEXT, problem_text
 from raftreg.http.reply import TEXT, head_bytes
 
+#: Copying less costs less than a second piece to write.
+LARGE_BYTES_MIN: Final = 32 * 1024
 #: How often the second is looked up.
 _DATE_S: Final = 0.1
 
@@ -58,20 +60,22 @@ class Answer:
         head: Further header lines, each ended by CRLF.
 
     Attributes:
+        tail: The body when it is large, so that it is never copied: to be sent after `at`.
         size_bytes: About what it takes in memory.
     """
 
-    __slots__ = ("_after", "_before", "_date", "_whole", "size_bytes", "status")
+    __slots__ = ("_after", "_before", "_date", "_whole", "size_bytes", "status", "tail")
 
     def __init__(self, body: bytes, status: int, kind: bytes, head: bytes) -> None:
         self._before = head_bytes(status, kind, head)
-        self._after = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        self.tail = body if len(body) >= LARGE_BYTES_MIN else b""
+        self._after = b"Content-Length: %d\r\n\r\n%b" % (len(body), b"" if self.tail else body)
         self._date = self._whole = b""
         self.status = status
-        self.size_bytes = 2 * len(self._after)
+        self.size_bytes = 2 * len(self._after) + len(self.tail)
 
     def at(self, date: bytes) -> bytes:
-        """The bytes to send.
+        """The bytes to send, but for `tail`.
 
         Args:
             date: Of `DateLine.at`.

@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     # -- a short route's side ------------------------------------------------------------------
 
-    def reply(self, answer: bytes) -> None:
+    def reply(self, answer: bytes, tail: bytes = b"") -> None:
         """See `Caller.reply`."""
         self.busy = False
         self.on_gone = None
@@ -182,7 +182,10 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        transport.write(answer)
+        if tail:
+            transport.writelines((answer, tail))
+        else:
+            transport.write(answer)
         if (self._behind or self._eof or self._closing or self._read_paused) and not self._pumping:
             self._pump()
 

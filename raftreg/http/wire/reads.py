@@ -160,7 +160,7 @@ def settle(desk: ReadDesk, label: str, caller: Caller, answer: Answer, *, timed:
         timed: Whether its time counts: what a blocking query waits is no latency.
     """
     now_s = desk.now()
-    caller.reply(answer.at(desk.dates.at(now_s)))
+    caller.reply(answer.at(desk.dates.at(now_s)), answer.tail)
     desk.meter.observe(label, "GET", answer.status, now_s - caller.began_s if timed else 0.0)
 
 

@@ -38,8 +38,13 @@ class Caller(Protocol):
     began_s: float
     on_gone: Callable[[], None] | None
 
-    def reply(self, answer: bytes) -> None:
-        """Sends the answer, whole; exactly once a request. Nothing happens if nobody is there."""
+    def reply(self, answer: bytes, tail: bytes = b"") -> None:
+        """Sends the answer, whole; exactly once a request. Nothing happens if nobody is there.
+
+        Args:
+            answer: All of it, or what comes before `tail`.
+            tail: A large body.
+        """
         ...
 
     def abort(self) -> None:
