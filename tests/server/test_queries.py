@@ -198,7 +198,7 @@ async def test_execution_gives_the_healthy_instances(api: Running) -> None:
 
 async def test_execution_filters_by_tags_and_metadata(api: Running) -> None:
     """All wanted tags, none of the unwanted; pairs of node and instance."""
-    rows = (
+    rows: tuple[tuple[str, list[str], dict[str, str], dict[str, str]], ...] = (
         ("n1", ["Primary"], {"zone": "a"}, {"env": "prod"}),
         ("n2", ["primary", "old"], {"zone": "a"}, {"env": "prod"}),
         ("n3", [], {"zone": "b"}, {"env": "test"}),
