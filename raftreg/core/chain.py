@@ -11,113 +11,40 @@ are bounded, since a few nested splitters can stand for any number of legs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import NotRequired, TypedDict, TypeVar
 
 import msgspec
 
+from raftreg.core.chain_graph import (
+    Chain,
+    ChainError,
+    ChainFailover,
+    ChainNode,
+    ChainResolver,
+    ChainRoute,
+    ChainSplit,
+    ChainTarget,
+    flatten,
+    reachable,
+    refuse_cycles,
+    targets_of,
+)
 from raftreg.core.config_table import ConfigTable
-from raftreg.core.entries.common import HeaderModifiers, MeshGateway, Pairs, TransparentProxy
+from raftreg.core.entries.common import MeshGateway
 from raftreg.core.entries.routing import (
     Failover,
-    FailoverPolicy,
     FailoverTarget,
-    LoadBalancer,
     Redirect,
     Route,
     ServiceResolver,
     Split,
-    Subset,
 )
 from raftreg.core.results import quoted
 
 NODES_MAX = 2048
-LEGS_MAX = 4096
 NESTING_MAX = 32  #: splitters that lead to splitters
 CONNECT_TIMEOUT = "5s"
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 HASHING = frozenset({"ring_hash", "maglev"})
-
-
-class ChainError(Exception):
-    """The entries make no chain; the text says why."""
-
-
-class ChainFailover(TypedDict):
-    """Targets to try in this order when a target has no healthy instance."""
-
-    Targets: list[str]
-    Policy: NotRequired[FailoverPolicy]
-
-
-class ChainResolver(TypedDict):
-    """Where a chain ends: a target, and how it is reached."""
-
-    Default: NotRequired[bool]
-    ConnectTimeout: str
-    RequestTimeout: NotRequired[str]
-    Target: str
-    Failover: NotRequired[ChainFailover]
-
-
-class ChainRoute(TypedDict):
-    """A route and the node that it leads to."""
-
-    Definition: Route
-    NextNode: str
-
-
-class ChainSplit(TypedDict):
-    """A leg of a splitter: its share in percent, and the node that it leads to."""
-
-    Definition: Split
-    Weight: float
-    NextNode: str
-
-
-class ChainNode(TypedDict):
-    """A node of the graph; `Type` says which of `Routes`, `Splits` and `Resolver` is there."""
-
-    Type: str
-    Name: str
-    Routes: NotRequired[list[ChainRoute]]
-    Splits: NotRequired[list[ChainSplit]]
-    Resolver: NotRequired[ChainResolver]
-    LoadBalancer: NotRequired[LoadBalancer]
-
-
-class ChainTarget(TypedDict):
-    """Instances that a resolver leads to."""
-
-    ID: str
-    Service: str
-    ServiceSubset: NotRequired[str]
-    Namespace: str
-    Partition: str
-    Datacenter: str
-    MeshGateway: MeshGateway
-    Subset: Subset
-    TransparentProxy: TransparentProxy
-    ConnectTimeout: NotRequired[str]
-    External: NotRequired[bool]
-    SNI: str
-    Name: str
-
-
-class Chain(TypedDict):
-    """A compiled chain."""
-
-    ServiceName: str
-    Namespace: str
-    Partition: str
-    Datacenter: str
-    CustomizationHash: NotRequired[str]
-    Default: NotRequired[bool]
-    Protocol: str
-    ServiceMeta: NotRequired[Pairs]
-    StartNode: str
-    Nodes: dict[str, ChainNode]
-    Targets: dict[str, ChainTarget]
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -206,9 +133,9 @@ class _Compiler:
 
     def compile(self) -> Chain:
         start = self._start()
-        _refuse_cycles(self._nodes, start)
-        _flatten(self._nodes)
-        nodes = _reachable(self._nodes, start)
+        refuse_cycles(self._nodes, start)
+        flatten(self._nodes)
+        nodes = reachable(self._nodes, start)
         if self._routed and not is_http(self._protocol):
             raise ChainError(
                 f"discovery chain {quoted(self._service)} uses a protocol "
@@ -218,7 +145,7 @@ class _Compiler:
         wanted = self._overrides.protocol
         if wanted and wanted != self._protocol:
             self._protocol = self._customized["protocol"] = wanted
-        used = _targets_of(nodes.values())
+        used = targets_of(nodes.values())
         chain = Chain(
             ServiceName=self._service,
             Namespace="default",
@@ -541,115 +468,3 @@ def _refuse_for_external(service: str, entry: ServiceResolver) -> None:
                 f"service {quoted(service)} has an external SNI set; cannot define {what} for "
                 "external services"
             )
-
-
-# -- the graph -----------------------------------------------------------------------------------
-
-
-def _successors(node: ChainNode) -> list[str]:
-    steps: Sequence[ChainRoute | ChainSplit] = node.get("Routes") or node.get("Splits") or ()
-    return list(dict.fromkeys(step["NextNode"] for step in steps))
-
-
-def _refuse_cycles(nodes: dict[str, ChainNode], start: str) -> None:
-    """Refuses a graph in which a way leads back to where it was.
-
-    Depth first with an explicit stack; nodes that are done are not entered again.
-    """
-    done: set[str] = set()
-    way = [start]
-    branches = [iter(_successors(nodes[start]))]
-    while way:
-        following = next(branches[-1], None)
-        if following is None:
-            branches.pop()
-            done.add(way.pop())
-        elif following in way:
-            text = " -> ".join([*way, following])
-            raise ChainError(f"detected circular reference: [{text}]")
-        elif following not in done:
-            way.append(following)
-            branches.append(iter(_successors(nodes[following])))
-
-
-def _flatten(nodes: dict[str, ChainNode]) -> None:
-    """Replaces legs that lead to splitters by the legs of those (there are no cycles)."""
-    flat: set[str] = set()
-
-    def legs_of(key: str) -> list[ChainSplit]:
-        node = nodes[key]
-        if key in flat:
-            return node["Splits"]
-        legs: list[ChainSplit] = []
-        for split in node["Splits"]:
-            if nodes[split["NextNode"]]["Type"] != "splitter":
-                legs.append(split)
-            else:
-                legs += [_merged(split, inner) for inner in legs_of(split["NextNode"])]
-            if len(legs) > LEGS_MAX:
-                raise ChainError(f"the splitters of {key} stand for more than {LEGS_MAX} legs")
-        flat.add(key)
-        node["Splits"] = legs
-        return legs
-
-    for key, node in nodes.items():
-        if node["Type"] == "splitter":
-            legs_of(key)
-
-
-def _merged(outer: ChainSplit, inner: ChainSplit) -> ChainSplit:
-    """A leg of a leg: what both do to headers is done, in the order of the call."""
-    definition = inner["Definition"].copy()
-    given = outer["Definition"]
-    request = _headers(given.get("RequestHeaders"), definition.get("RequestHeaders"))
-    response = _headers(definition.get("ResponseHeaders"), given.get("ResponseHeaders"))
-    if request:
-        definition["RequestHeaders"] = request
-    if response:
-        definition["ResponseHeaders"] = response
-    weight = round(outer["Weight"] * inner["Weight"]) / 100
-    return ChainSplit(Definition=definition, Weight=weight, NextNode=inner["NextNode"])
-
-
-def _headers(
-    first: HeaderModifiers | None, second: HeaderModifiers | None
-) -> HeaderModifiers | None:
-    """Changes to headers, the second ones made after the first."""
-    if not first or not second:
-        return first or second
-    merged = HeaderModifiers()
-    if added := first.get("Add", {}) | second.get("Add", {}):
-        merged["Add"] = added
-    if put := first.get("Set", {}) | second.get("Set", {}):
-        merged["Set"] = put
-    if removed := _union(first.get("Remove", ()), second.get("Remove", ())):
-        merged["Remove"] = removed
-    return merged
-
-
-_T = TypeVar("_T")
-
-
-def _union(*lists: Iterable[_T]) -> list[_T]:
-    return list(dict.fromkeys(item for items in lists for item in items))
-
-
-def _reachable(nodes: dict[str, ChainNode], start: str) -> dict[str, ChainNode]:
-    """The nodes that are still in use, in the order in which they were made."""
-    used, todo = {start}, [start]
-    while todo:
-        for key in _successors(nodes[todo.pop()]):
-            if key not in used:
-                used.add(key)
-                todo.append(key)
-    return {key: node for key, node in nodes.items() if key in used}
-
-
-def _targets_of(nodes: Iterable[ChainNode]) -> set[str]:
-    used: set[str] = set()
-    for node in nodes:
-        resolver = node.get("Resolver")
-        if resolver is not None:
-            used.add(resolver["Target"])
-            used.update(resolver.get("Failover", {}).get("Targets", ()))
-    return used

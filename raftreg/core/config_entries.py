@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Set
 import msgspec
 
 from raftreg.core import intentions
-from raftreg.core.chain import ChainError, compile_chain, is_http
+from raftreg.core.chain import compile_chain, is_http
+from raftreg.core.chain_graph import ChainError
 from raftreg.core.changes import Changes
 from raftreg.core.commands import ConfigDelete, ConfigSet
 from raftreg.core.config_table import ConfigTable, Key

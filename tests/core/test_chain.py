@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftreg.core.chain import LEGS_MAX, Chain, ChainError, compile_chain
+from raftreg.core.chain import compile_chain
+from raftreg.core.chain_graph import LEGS_MAX, Chain, ChainError
 from raftreg.core.commands import (
     Command,
     ConfigDelete,

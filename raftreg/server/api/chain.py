@@ -7,7 +7,8 @@ from typing import Literal, TypedDict
 from aiohttp import web
 
 from raftreg.core import query
-from raftreg.core.chain import Chain, ChainError, Overrides, compile_chain
+from raftreg.core.chain import Overrides, compile_chain
+from raftreg.core.chain_graph import Chain, ChainError
 from raftreg.core.entries.common import Duration, MeshGateway
 from raftreg.core.query import Found
 from raftreg.core.state import State
