@@ -27,7 +27,7 @@ async def test_without_stale_reads_a_name_is_there_as_soon_as_it_is_written(tmp_
             await app.dns_ready.wait()
             for number in range(1, 21):
                 body = {
-                    "Node": f"n{number}",
+                    "Node": f"elsewhere-{number}",
                     "Address": f"127.0.0.{number}",
                     "Service": {"Service": "fresh", "Port": number},
                 }

@@ -70,7 +70,7 @@ ADDRESSES = st.sampled_from(
 METAS = st.dictionaries(
     st.text(max_size=8).map("key-{}".format), st.text(max_size=40) | st.just("v" * 400), max_size=3
 )
-MESH = st.sampled_from(
+MESH: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
         {},
         {"connect": {"Native": True}},
