@@ -11,13 +11,19 @@ import click
 import msgspec
 import pytest
 
-from raftreg.config import AgentSettings, DnsSettings, HttpLimits, ServerSettings
+from raftreg.config import (
+    AgentSettings,
+    DnsSettings,
+    ExternalCheckSettings,
+    HttpLimits,
+    ServerSettings,
+)
 from raftreg_cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 #: Set by the process itself, or another table's.
-INTERNAL = {"server", "dns", "http"}
+INTERNAL = {"server", "dns", "http", "external_checks"}
 #: The document tells these in words.
 IN_WORDS = {"node", "data_dir", "advertise", "bootstrap_expect", "datacenter", "recursors"}
 
@@ -33,7 +39,9 @@ def documented() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("kind", [ServerSettings, AgentSettings, DnsSettings, HttpLimits])
+@pytest.mark.parametrize(
+    "kind", [ServerSettings, AgentSettings, DnsSettings, HttpLimits, ExternalCheckSettings]
+)
 def test_every_setting_is_documented_with_its_default(kind: type[msgspec.Struct]) -> None:
     """docs/configuration.md names every setting, and the default that it has."""
     tables = documented()
