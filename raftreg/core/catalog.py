@@ -24,6 +24,22 @@ from raftreg.model import Check, Node, ServiceInstance
 
 _R = TypeVar("_R", Node, ServiceInstance, Check)
 
+#: The topics whose last change is kept here.
+_KINDS = frozenset(
+    {
+        "service",
+        "checks",
+        "connect",
+        "connect-checks",
+        "services",
+        "instances",
+        "node",
+        "nodes",
+        "node-checks",
+        "check-state",
+    }
+)
+
 
 class Catalog(CatalogRows):
     """Rows of the catalog with their last changes.
@@ -65,6 +81,8 @@ class Catalog(CatalogRows):
         """Makes the changes gathered count as made at this index."""
         self.index = max(self.index, index)
         for topic in changes.topics:
+            if topic[0] not in _KINDS:
+                continue  # a key or a session that went along: its own table knows its index
             if self._is_alive(topic):
                 self._changed[topic] = max(index, self._changed.get(topic, 0))
             else:

@@ -21,6 +21,8 @@ ROOTS_MAX = 16
 LEAF_TTL_S = 72 * 3600.0
 ROOT_TTL_S = 10 * 365 * 24 * 3600.0
 
+TTL_S_MAX = 100 * 366 * 86_400.0  #: of any certificate
+
 
 class SecretText(msgspec.Struct, frozen=True):
     """Text that no message shows."""
@@ -121,6 +123,9 @@ def change(
     active = authority.active
     if command.previous != ("" if active is None else active.id):
         return authority, False
+    # Also what is no number (NaN) is none of these.
+    if not all(0 <= ttl_s <= TTL_S_MAX for ttl_s in (command.leaf_ttl_s, command.root_ttl_s)):
+        return authority, Refused("invalid_ttl", "a lifetime is negative or too long", 400)
     if active is None and command.root is None:
         return authority, Refused("no_authority", "there is no root certificate yet", 400)
     roots = authority.roots

@@ -311,6 +311,7 @@ def test_names_that_are_gone_leave_nothing_behind(script: list[tuple[int, Comman
     catalog = state.catalog
     changed, _ = catalog.last_changes()
     for kind, name, _ in changed:
+        assert kind not in {"kv", "kv-tree", "session", "session-node", "config", "query"}
         if kind in {"service", "checks"}:
             assert name in catalog.service_names()
         elif kind in {"node", "node-checks"}:
