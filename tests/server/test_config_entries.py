@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from raftreg.core import config_entries
 from raftreg.core.entries import KINDS
 from tests.server.conftest import Running
 
 HTTP = {"Kind": "service-defaults", "Protocol": "http"}
 
 
-async def put(api: Running, query: str = "", **body: Any) -> Any:
+async def put(api: Running, query: str = "", /, **body: Any) -> Any:
     """Writes an entry that must be taken."""
     return await api.json("PUT", f"/v1/config{query}", json=body)
 
@@ -279,3 +280,21 @@ async def test_every_kind_can_be_written(api: Running) -> None:
         if kind != "proxy-defaults":
             await put(api, Kind=kind, Name=name, **smallest.get(kind, {}))
         assert (await api.json("GET", f"/v1/config/{kind}/{name}"))["Kind"] == kind
+
+
+async def test_entries_are_bounded_in_size_and_number(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too large a body, too deep a one, and one more than there may be."""
+    large = {"Kind": "proxy-defaults", "Config": {"x": "y" * 300_000}}
+    status, text, _ = await api.ask("PUT", "/v1/config", json=large)
+    assert (status, "more than 262144" in text) == (413, True)
+    deep: dict[str, Any] = {}
+    for _ in range(63):
+        deep = {"x": deep}
+    assert "deep" in await refused(api, Kind="proxy-defaults", Config=deep)
+    monkeypatch.setattr(config_entries, "ENTRIES_MAX", len(api.machine.state.config) + 1)
+    await http_services(api, "a")
+    status, text, _ = await api.ask("PUT", "/v1/config", json={**HTTP, "Name": "b"})
+    assert (status, "configuration entries already" in text) == (413, True)
+    await http_services(api, "a")

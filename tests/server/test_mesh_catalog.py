@@ -78,8 +78,8 @@ async def test_what_stands_behind_gateways(api: Running) -> None:
         {"Port": 80, "Protocol": "http", "Services": [{"Name": "*"}]},
         {"Port": 81, "Protocol": "http", "Services": [{"Name": "web", "Hosts": ["w.example"]}]},
     ]
-    entry = {"Kind": "ingress-gateway", "Name": "in", "Listeners": listeners}
-    await api.json("PUT", "/v1/config", json=entry)
+    gateway: dict[str, Any] = {"Kind": "ingress-gateway", "Name": "in", "Listeners": listeners}
+    await api.json("PUT", "/v1/config", json=gateway)
     rows = await api.json("GET", "/v1/catalog/gateway-services/in")
     assert [(row["Service"]["Name"], row["Port"], row.get("FromWildcard")) for row in rows] == [
         ("api", 80, True),
@@ -90,8 +90,8 @@ async def test_what_stands_behind_gateways(api: Running) -> None:
     assert ids(await api.json("GET", "/v1/health/ingress/web")) == ["n3/in"]
     assert await api.json("GET", "/v1/health/ingress/db") == []
     services = [{"Name": "*", "CAFile": "ca"}, {"Name": "db", "SNI": "db.example"}]
-    entry = {"Kind": "terminating-gateway", "Name": "out", "Services": services}
-    await api.json("PUT", "/v1/config", json=entry)
+    gateway = {"Kind": "terminating-gateway", "Name": "out", "Services": services}
+    await api.json("PUT", "/v1/config", json=gateway)
     rows = await api.json("GET", "/v1/catalog/gateway-services/out")
     assert {row["Service"]["Name"]: (row["CAFile"], row["SNI"]) for row in rows} == {
         "api": ("ca", ""),
