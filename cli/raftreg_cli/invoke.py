@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import IO
 
 import msgspec
 
@@ -53,60 +56,78 @@ async def invoke(
         timeout_s: Longest run in seconds; None: no limit.
         capture: Keep the last 16 KiB of its stdout and stderr, which are ours otherwise.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE if capture else None,
-            stderr=asyncio.subprocess.STDOUT if capture else None,
-            env={**os.environ, **(extra_env or {})},
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        return Ended(_NOT_FOUND, f"{arguments[0]}: command not found")
-    except (OSError, ValueError) as problem:
-        return Ended(_NOT_EXECUTABLE, f"{arguments[0]}: {problem}")
     tail = bytearray()
-    timed_out = False
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _attended(process, stdin, tail)
-    except TimeoutError:
-        timed_out = True
-    finally:
-        if process.returncode is None:
-            await asyncio.shield(_end_group(process))
+    # A file and no pipe: a program need not read what it is given, nor when.
+    with tempfile.TemporaryFile() as given:
+        await asyncio.to_thread(_fill, given, stdin)
+        async with _collected(tail) if capture else nullcontext() as output:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *arguments,
+                    stdin=given,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **(extra_env or {})},
+                    start_new_session=True,
+                )
+            except FileNotFoundError:
+                return Ended(_NOT_FOUND, f"{arguments[0]}: command not found")
+            except (OSError, ValueError) as problem:
+                return Ended(_NOT_EXECUTABLE, f"{arguments[0]}: {problem}")
+            timed_out = await _waited(process, timeout_s)
     code = process.returncode or 0
     return Ended(128 - code if code < 0 else code, tail.decode("utf-8", "replace"), timed_out)
 
 
-async def _attended(process: asyncio.subprocess.Process, stdin: bytes, tail: bytearray) -> None:
-    """Feeds and drains the program until it ends."""
+def _fill(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    file.seek(0)
+
+
+async def _waited(process: asyncio.subprocess.Process, timeout_s: float | None) -> bool:
+    """Waits for the program's end; tells whether it had to be ended."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await process.wait()
+    except TimeoutError:
+        return True
+    finally:
+        if process.returncode is None:
+            await asyncio.shield(_end_group(process))
+    return False
+
+
+@asynccontextmanager
+async def _collected(tail: bytearray) -> AsyncIterator[int]:
+    """Gives a pipe to write to, whose last bytes are in `tail` after the block.
+
+    A pipe of our own: asyncio's would have us wait until every holder of it has gone, also what the
+    program has left running on purpose.
+    """
+    end, pipe = os.pipe()
+    reader = asyncio.StreamReader()
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(end, "rb", buffering=0)
+        )
+    except BaseException:
+        os.close(pipe)
+        raise
     async with asyncio.TaskGroup() as group:
-        pipes = [
-            group.create_task(_feed(process.stdin, stdin)),
-            group.create_task(_drain(process.stdout, tail)),
-        ]
-        await process.wait()
-        await asyncio.wait(pipes, timeout=LINGER_S)
-        for pipe in pipes:
-            pipe.cancel()
+        draining = group.create_task(_drain(reader, tail))
+        try:
+            yield pipe
+        finally:
+            os.close(pipe)
+            await asyncio.wait([draining], timeout=LINGER_S)
+            draining.cancel()
+            transport.close()
 
 
-async def _feed(pipe: asyncio.StreamWriter | None, data: bytes) -> None:
-    if pipe is None:
-        return
-    # A program need not read what it was given.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        pipe.write(data)
-        await pipe.drain()
-        pipe.close()
-        await pipe.wait_closed()
-
-
-async def _drain(pipe: asyncio.StreamReader | None, tail: bytearray) -> None:
+async def _drain(pipe: asyncio.StreamReader, tail: bytearray) -> None:
     """Keeps the last bytes of a stream."""
-    while pipe is not None and (data := await pipe.read(_READ_BYTES)):
+    while data := await pipe.read(_READ_BYTES):
         tail += data
         del tail[:-OUTPUT_BYTES_MAX]
 

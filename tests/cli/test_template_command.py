@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from raftreg.client.api import RegistryClient
 from raftreg_cli.main import cli
+from raftreg_cli.template import files
 from tests.cli.conftest import Dev, Ran, command_line
 from tests.cli.relay import Relay
 from tests.e2e.waiting import until
@@ -168,6 +170,60 @@ async def test_a_command_that_fails_is_repeated(
         await client.kv.put("repeated", b"1")
         await holds(tmp_path / "b", "b 1\n")
         await until("run once for both files", lambda: _true(lines(ran) == done + 1))
+
+
+async def test_a_reload_outlives_its_process(dev: Dev, tmp_path: Path) -> None:
+    """Killed between the file's change and the end of the command, the next process runs it."""
+    out, ran, hold = tmp_path / "out", tmp_path / "ran", tmp_path / "hold"
+    (tmp_path / "t.j2").write_text("text\n")
+    hold.touch()
+    # While the file `hold` is there it notes that it ran, and waits to be killed.
+    note = (
+        "import os, signal, sys; open(sys.argv[1], 'a').write('ran\\n');"
+        "os.path.exists(sys.argv[2]) and signal.pause()"
+    )
+    command = f'{sys.executable} -c "{note}" {ran} {hold}'
+    first = await asyncio.create_subprocess_exec(
+        *command_line("template", "--http-addr", dev.http, "--template", f"t.j2:out:{command}"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await until("the command runs", lambda: _true(lines(ran) == 1))
+    finally:
+        first.kill()
+        await first.wait()
+    assert _text(out) == "text\n"
+    hold.unlink()
+    async with running(dev.http, tmp_path, "--template", f"t.j2:out:{command}") as second:
+        await second.says("command_ran")
+        assert lines(ran) == 2
+    third = await asyncio.create_subprocess_exec(
+        *command_line("template", "--http-addr", dev.http, "--template", f"t.j2:out:{command}"),
+        "--once",
+        cwd=tmp_path,
+    )
+    assert await third.wait() == 0
+    assert lines(ran) == 2, "and once it has run, it has"
+    assert _hidden(tmp_path) == []
+
+
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    """The new text belongs to whom the old one did, with the same mode; a new file gets its own."""
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(file, *owner)
+    file.chmod(0o604)
+    files.commit(files.stage(file, b"new", 0o600), file)
+    found = file.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (*owner, 0o604)
+    assert file.read_bytes() == b"new"
+    fresh = tmp_path / "fresh"
+    files.commit(files.stage(fresh, b"new", 0o640), fresh)
+    assert fresh.stat().st_mode & 0o777 == 0o640
+    with pytest.raises(FileNotFoundError):
+        files.stage(tmp_path / "missing" / "file", b"new", 0o640)
 
 
 async def test_sighup_reads_everything_again(dev: Dev, tmp_path: Path) -> None:

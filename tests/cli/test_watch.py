@@ -188,6 +188,23 @@ async def test_all_events_are_told_in_order(
     assert payloads(told(out)) == list(range(12))
 
 
+async def test_the_handler_ends_with_the_watch(dev: Dev, tmp_path: Path) -> None:
+    """SIGTERM ends the handler that runs, with what it has started, and then the watch."""
+    out, gate = tmp_path / "told", tmp_path / "gate"
+    os.mkfifo(gate)
+    opener = os.open(gate, os.O_RDWR)
+
+    async def runs() -> bool:
+        return len(told(out)) == 1
+
+    try:
+        async with watching(dev, "--type", "nodes", "--", *handler(out, str(gate))):
+            await until("the handler runs", runs)
+    finally:
+        os.close(opener)
+    assert not idle(out), "it did not come to its end"
+
+
 def test_once_ends_with_the_handlers_code(raftreg: Callable[..., Ran]) -> None:
     """--once tells the present state and ends; a handler that fails is named."""
     ran = raftreg("watch", "--type", "nodes", "--once")

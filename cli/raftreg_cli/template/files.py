@@ -2,6 +2,9 @@
 
 The new text is written beside the file and synced, then takes its name (rename(2) is atomic), and
 the directory is synced. A symbolic link stays; what it leads to is replaced.
+
+A *mark* beside the file says that its command has still to run. It is there before the file changes
+and goes when the command has succeeded, so that a process that dies in between leaves word.
 """
 
 from __future__ import annotations
@@ -83,3 +86,28 @@ def discard(staged: Path) -> None:
     """Removes a staged text that is not wanted."""
     with contextlib.suppress(OSError):
         staged.unlink()
+
+
+def _mark_of(target: Path) -> Path:
+    real = target.resolve()
+    return real.with_name(f".{real.name}.pending")
+
+
+def mark(target: Path) -> None:
+    """Notes that the file's command has to run.
+
+    Raises:
+        OSError: It can't be noted.
+    """
+    _mark_of(target).touch()
+    sync_names(target.resolve().parent)
+
+
+def marked(target: Path) -> bool:
+    """The file's command has still to run, as far as was noted."""
+    return _mark_of(target).exists()
+
+
+def unmark(target: Path) -> None:
+    """The file's command has run; best effort: once more does no harm."""
+    discard(_mark_of(target))

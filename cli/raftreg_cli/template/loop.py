@@ -132,6 +132,7 @@ class Loop:
             RaftregError: With `once`, the registry did not answer.
         """
         self._jobs = self._loaded()
+        self._recall()
         patience_s = self._client.timeout_s if self._once else None
         async with asyncio.TaskGroup() as group:
             follower = Follower(self._client, group, self._learned, patience_s)
@@ -144,6 +145,16 @@ class Loop:
         return [
             Job(spec, plan.wait, Template(spec.source, self._variables), now) for spec in plan.specs
         ]
+
+    def _recall(self) -> None:
+        """Finds the commands that an earlier process has left to be run."""
+        for job in self._jobs:
+            if job.spec.command and not self._dry and files.marked(job.spec.destination):
+                self._demand(job.spec)
+
+    def _demand(self, spec: Spec) -> None:
+        attempts = Attempts(self._clock.monotonic())
+        self._commands[spec.command] = (spec.command_timeout_s, attempts)
 
     def _learned(self, query: Query) -> None:
         now = self._clock.monotonic()
@@ -181,6 +192,7 @@ class Loop:
         except RaftregError as error:
             _log.error("not_reloaded", reason=error.message)
         else:
+            self._recall()
             _log.info("reloaded", templates=len(self._jobs))
 
     async def _nap(self) -> None:
@@ -241,14 +253,15 @@ class Loop:
         try:
             if spec.check:
                 await self._check(spec, str(staged.absolute()))
+            if spec.command:
+                await asyncio.to_thread(files.mark, spec.destination)
             await asyncio.to_thread(files.commit, staged, spec.destination)
         except BaseException:
             files.discard(staged)
             raise
         _log.info("written", file=str(spec.destination), size_bytes=len(text))
         if spec.command:
-            now = self._clock.monotonic()
-            self._commands[spec.command] = (spec.command_timeout_s, Attempts(now))
+            self._demand(spec)
 
     async def _check(self, spec: Spec, staged: str) -> None:
         arguments = [part.replace(CANDIDATE, staged) for part in spec.check]
@@ -267,6 +280,9 @@ class Loop:
             told = {"command": list(command), "code": ended.code, "output": ended.output.strip()}
             if ended.code == 0 and not ended.timed_out:
                 del self._commands[command]
+                for job in self._jobs:
+                    if job.spec.command == command:
+                        files.unmark(job.spec.destination)
                 _log.info("command_ran", **told)
                 continue
             worked = False
