@@ -41,6 +41,10 @@ def _event_loop() -> str:
         return "asyncio"
 
 
+#: Time of all cores below which shares of it are noise.
+TELLING_S = 1.0
+
+
 class Bystanders:
     """Tells how much of the machine other programs took, from now on.
 
@@ -53,11 +57,14 @@ class Bystanders:
         self.load_average = os.getloadavg()[0]
         self._start = self._now()
 
-    def share(self) -> float:
-        """Share of all cores' time since the start that neither we used nor nobody, 0 to 1."""
+    def share(self) -> float | None:
+        """Share of all cores' time since the start that neither we used nor nobody, 0 to 1.
+
+        None when the time is too short to tell: the kernel counts in hundredths of seconds.
+        """
         busy, idle, ours = (now - then for now, then in zip(self._now(), self._start, strict=True))
         total = busy + idle
-        return min(1.0, max(0.0, (busy - ours) / total)) if total > 0 else 0.0
+        return min(1.0, max(0.0, (busy - ours) / total)) if total >= TELLING_S else None
 
     def _now(self) -> tuple[float, float, float]:
         """Busy seconds and idle seconds of all cores, and ours of the busy ones."""
