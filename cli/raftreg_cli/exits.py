@@ -23,4 +23,4 @@ EXIT_CODES = {
 def epilog() -> str:
     """The text below `raftreg --help`."""
     lines = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-    return f"\b\nExit codes (`run` and `lock` exit with their program's code):\n{lines}"
+    return f"\b\nExit codes (`run`, `lock` and `watch --once` exit with their program's code):\n{lines}"
