@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import structlog
+
 from raftreg.client.http import Response
 from raftreg.client.options import ParamValue
 from raftreg.errors import RaftregError
@@ -30,6 +32,8 @@ from raftreg_agent.proxy import handed_on_bytes
 QUESTIONS_KEPT_MAX: Final = 1024
 #: These say how to wait, not what is asked.
 _WAITING: Final = frozenset({"index", "wait"})
+
+_log = structlog.get_logger(__name__)
 
 Params = Mapping[str, ParamValue]
 Moment = Callable[[], object]
@@ -227,6 +231,9 @@ class _Asking:
             response = await route.shared.servers.read(path, params, wait_s)
         except RaftregError as error:
             refuse(desk, route.label, caller, error, timed=False)
+        except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
+            _log.exception("request_failed", method="GET", path=path)
+            caller.abort()
         else:
             answer = whole_answer(response, gzip=caller.gzip)
             settle(desk, route.label, caller, answer, timed=False)

@@ -1,4 +1,6 @@
-"""The short way for requests that come often: around the framework's router and middleware.
+"""A way around the framework's router and middleware, for requests about keys.
+
+It serves what the short way in front (`raftreg.http.wire`) leaves to the framework.
 
 Finding a route, building its match info and chaining middleware costs more than reading a key. A
 prefix registered here is recognised by comparing the raw path, and its handler is called directly

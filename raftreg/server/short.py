@@ -28,7 +28,7 @@ from raftreg.server.api.kv import NOSNIFF, PREFIX, ROUTE, left_head
 from raftreg.server.writes import write_head
 
 #: A larger value is rendered each time.
-KEPT_VALUE_BYTES_MAX: Final = 2048
+KEPT_VALUE_BYTES_MAX: Final = 512
 _READ_OPTIONS: Final = frozenset({"stale", "consistent", "raw", "index", "wait", "dc"})
 _WRITE_OPTIONS: Final = frozenset({"dc"})
 #: A key that needs no decoding, well within the limit of its length.

@@ -79,6 +79,11 @@ class ReadGate:
             await self._confirm()
         except RaftregError as error:
             fault = error
+        except Exception:  # noqa: BLE001 - it must not take the process; the fault is logged in full
+            _log.exception("short_way_failed")
+            for _, caller in batch:
+                caller.abort()
+            return
         for route, caller in batch:
             try:
                 route.confirmed(caller, fault)

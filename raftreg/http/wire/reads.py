@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import structlog
+
 from raftreg.errors import RaftregError
 from raftreg.http.discovery import blocking_index
 from raftreg.http.middleware import RequestMeter
@@ -15,6 +17,8 @@ from raftreg.http.watch import ALL, Topic, WatchHub
 from raftreg.http.wire.answers import Answer, DateLine, refusal
 from raftreg.http.wire.gate import ReadGate
 from raftreg.http.wire.road import Caller
+
+_log = structlog.get_logger(__name__)
 
 #: Answers to woken queries that are written in one turn of the loop.
 WOKEN_IN_A_TURN_MAX: Final = 2000
@@ -68,7 +72,10 @@ class ReadDesk:
             self._woken = rest
             asyncio.get_running_loop().call_soon(self._look)
         for blocked in woken[:WOKEN_IN_A_TURN_MAX]:
-            blocked.look()
+            try:
+                blocked.look()
+            except Exception:  # noqa: BLE001 - one's fault must not take the others' answers
+                _log.exception("short_way_failed")
 
 
 class ReadRoute(ABC):

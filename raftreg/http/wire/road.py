@@ -17,6 +17,9 @@ from raftreg.http.wire.head import Fields, read_fields, read_line
 
 LINES_KEPT_MAX: Final = 8192
 BLOCKS_KEPT_MAX: Final = 1024
+#: What is longer is read each time: tables of entries without a bound on each have none.
+LINE_KEPT_BYTES_MAX: Final = 512
+BLOCK_KEPT_BYTES_MAX: Final = 2048
 #: A longer body is read by aiohttp, piece by piece.
 BODY_BYTES_MAX: Final = 64 * 1024
 
@@ -101,7 +104,7 @@ class ShortRoad:
         fields = self.blocks.get(block)
         if fields is None:
             fields = read_fields(block)
-            if fields is not None:
+            if fields is not None and len(block) <= BLOCK_KEPT_BYTES_MAX:
                 _keep(self.blocks, block, fields, BLOCKS_KEPT_MAX)
         return fields
 
@@ -110,7 +113,7 @@ class ShortRoad:
         route = self.lines.get(line)
         if route is None:
             route = self._find(line)
-            if route is not None:
+            if route is not None and len(line) <= LINE_KEPT_BYTES_MAX:
                 _keep(self.lines, line, route, LINES_KEPT_MAX)
         return route
 
