@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from raftreg.clock import Clock
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
-from raftreg.dns.datagram import Datagrams
+from raftreg.dns import datagram
 from raftreg.dns.query import Doors
 from raftreg.dns.responder import Responder
 from raftreg.dns.stream import QUERY_BYTES_MAX, Stream
@@ -56,7 +56,7 @@ class DnsServer:
         self.port = port
         self._responder = Responder(view, settings, doors, clock, rng)
         self._streams: set[Stream] = set()
-        self._udp: list[Datagrams] = []
+        self._udp: list[datagram.Listening] = []
         self._tcp: asyncio.Server | None = None
         if registry is not None:
             registry.register(self._responder.counts)
@@ -83,9 +83,8 @@ class DnsServer:
             )
             port = tcp.sockets[0].getsockname()[1]
             try:
-                self._listen_udp(tcp, port)
+                self._udp = await datagram.listen(self._responder, self._host, port, tcp.sockets)
             except OSError:
-                self._close_udp()
                 tcp.close()
                 if self.port or not last:
                     raise
@@ -93,22 +92,11 @@ class DnsServer:
             self._tcp, self.port = tcp, port
             return
 
-    def _listen_udp(self, tcp: asyncio.Server, port: int) -> None:
-        """Listens at each address where TCP does: a host name may have several."""
-        for sock in tcp.sockets:
-            datagrams = Datagrams(self._responder, asyncio.get_running_loop())
-            address = sock.getsockname()
-            datagrams.listen(sock.family, (address[0], port, *address[2:]))
-            self._udp.append(datagrams)
-
-    def _close_udp(self) -> None:
-        for datagrams in self._udp:
-            datagrams.close()
-        self._udp.clear()
-
     async def stop(self) -> None:
         """Closes the sockets and ends what is under way."""
-        self._close_udp()
+        for udp in self._udp:
+            udp.close()
+        self._udp = []
         if self._tcp is not None:
             self._tcp.close()
         for stream in list(self._streams):

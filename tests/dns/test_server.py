@@ -19,6 +19,7 @@ import pytest
 from raftreg.clock import SystemClock
 from raftreg.config import DnsSettings
 from raftreg.core.catalog import Catalog
+from raftreg.dns import datagram
 from raftreg.dns.query import Doors
 from raftreg.dns.server import DnsServer
 from raftreg.errors import ConfigurationError
@@ -32,6 +33,7 @@ HOST = "127.0.0.1"
 async def serving(
     view: Callable[[], Catalog] | None = None,
     *,
+    host: str = HOST,
     port: int = 0,
     doors: Doors | None = None,
     **settings: Any,
@@ -41,7 +43,7 @@ async def serving(
     server = DnsServer(
         view or (lambda: catalog),
         DnsSettings(**settings),
-        host=HOST,
+        host=host,
         port=port,
         clock=SystemClock(),
         rng=Random(3),
@@ -71,6 +73,25 @@ async def test_udp_and_tcp() -> None:
             reply = await ask(web_query(), HOST, port=server.port, timeout=5)
             assert addresses(reply) == WEB
         assert server.query_count() == 2
+
+
+async def test_udp_on_a_loop_that_watches_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's own transport serves too: answers at once, later ones, and counts."""
+    monkeypatch.setattr(datagram, "watches_sockets", lambda _: False)
+    async with serving() as server, serving(recursors=(f"{HOST}:{server.port}",)) as relay:
+        reply = await dns.asyncquery.udp(web_query(), HOST, port=server.port, timeout=5)
+        assert addresses(reply) == WEB
+        query = dns.message.make_query("example.org.", "A")
+        reply = await dns.asyncquery.udp(query, HOST, port=relay.port, timeout=5)
+        assert reply.rcode() == dns.rcode.REFUSED
+        assert (server.query_count(), relay.query_count()) == (2, 1)
+
+
+async def test_a_host_name_with_several_addresses() -> None:
+    """Where TCP listens, UDP does."""
+    async with serving(host="localhost") as server:
+        for ask in (dns.asyncquery.udp, dns.asyncquery.tcp):
+            assert addresses(await ask(web_query(), HOST, port=server.port, timeout=5)) == WEB
 
 
 async def test_pipelined_tcp() -> None:

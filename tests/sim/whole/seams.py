@@ -19,6 +19,7 @@ import aiohttp.connector
 import structlog
 
 from raftreg.client import http as client_http
+from raftreg.dns import datagram
 from raftreg.raft import listener, replica
 from raftreg_agent.lease import LeaseKeeper
 from tests.sim.server import SimJournal
@@ -74,6 +75,7 @@ def installed(world: WholeWorld) -> Iterator[None]:
             (replica, "new_id", lambda: world.process().new_id()),
             (replica, "pause", lambda _: None),
             (listener, "_bind", _bind),
+            (datagram, "watches_sockets", lambda _: False),
             (aiohappyeyeballs, "start_connection", _start_connection),
             (aiohttp.connector, "monotonic", lambda: world.timeline.now),
             (aiohttp.connector, "Connection", _QuietConnection),
