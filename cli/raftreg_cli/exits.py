@@ -23,4 +23,5 @@ EXIT_CODES = {
 def epilog() -> str:
     """The text below `raftreg --help`."""
     lines = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-    return f"\b\nExit codes (`run`, `lock` and `watch --once` exit with their program's code):\n{lines}"
+    told = "Exit codes (`run`, `lock` and `watch --once` exit with their program's code):"
+    return f"\b\n{told}\n{lines}"

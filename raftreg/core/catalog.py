@@ -280,7 +280,6 @@ class Catalog(CatalogRows):
             return [row.name for row in self._services.get(check.node, {}).values()]
         return (check.service_name,) if check.service_name else ()
 
-
     def _served_under(self, check: Check) -> Iterable[str]:
         """Names of the services that are served by instances over which a check decides."""
         if not self._connected:

@@ -86,8 +86,8 @@ def test_the_environment_file_names_real_variables(kind: str) -> None:
 
 def test_prometheus_scrapes_and_discovers() -> None:
     """The scrape file asks for the text format, and finds services through the agent's API."""
-    jobs = yaml.safe_load((DEPLOY / "examples" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    raftreg, discovered = jobs
+    text = (DEPLOY / "examples" / "prometheus" / "prometheus.yml").read_text()
+    raftreg, discovered = yaml.safe_load(text)["scrape_configs"]
     assert raftreg["metrics_path"] == "/v1/agent/metrics"
     assert raftreg["params"] == {"format": ["prometheus"]}
     assert discovered["consul_sd_configs"][0]["server"] == "127.0.0.1:8500"
