@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 
 from raftreg.dns.answer import Transport
 from raftreg.dns.responder import Asker, Responder
+from raftreg.dns.stream import QUERY_BYTES_MAX
 
-QUERY_BYTES_MAX = 4_096
 BURST_MAX = 64  #: datagrams taken before others get their turn
 BUFFER_BYTES = 1 << 20  #: a burst of queries should not be dropped
 UNSENT_BYTES_MAX = 1 << 20
