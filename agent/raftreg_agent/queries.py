@@ -10,10 +10,10 @@ import structlog
 from raftreg.client.api import RegistryClient
 from raftreg.client.options import Consistency, Read
 from raftreg.client.records import QueryResult
+from raftreg.core.durations import parse_duration
 from raftreg.dns.query import QueryAnswer, QueryRow
 from raftreg.errors import InvalidRequest, RaftregError
 from raftreg.http.asker import FORWARDED_HEADER
-from raftreg.http.params import parse_duration
 from raftreg.http.reply import AGENT_HEADER
 
 DEADLINE_S = 2.0

@@ -14,8 +14,8 @@ from raftreg.client.api import RegistryClient
 from raftreg.client.holding import LOCK_FLAGS, Holding, LockOptions
 from raftreg.client.permits import HOLDERS_MAX
 from raftreg.client.semaphore import remove_unused
+from raftreg.core.durations import parse_duration
 from raftreg.errors import RaftregError
-from raftreg.http.params import parse_duration
 from raftreg_cli import child
 from raftreg_cli.call import Call, with_client
 

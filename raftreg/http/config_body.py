@@ -22,9 +22,11 @@ from typing import (
 
 import msgspec
 
+from raftreg.core.durations import format_duration, parse_duration
 from raftreg.core.entries import KINDS, SERVICE_INTENTIONS, SERVICE_RESOLVER
 from raftreg.core.entries.common import DURATION
 from raftreg.core.entry_rules import ONLY_NAMES
+from raftreg.core.patterns import compile_pattern
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.fields import fold
 from raftreg.http.filter import Predicate, compile_filter
@@ -40,8 +42,6 @@ from raftreg.http.filter_fields import (
     Texts,
     struct,
 )
-from raftreg.http.params import format_duration, parse_duration
-from raftreg.http.patterns import compile_pattern
 from raftreg.model import ConfigEntry
 
 ENTRY_BYTES_MAX: Final = 256 * 1024

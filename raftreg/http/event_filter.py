@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from raftreg.core.events import Event
+from raftreg.core.patterns import compile_pattern
 from raftreg.errors import InvalidRequest
-from raftreg.http.patterns import compile_pattern
 from raftreg.model import ServiceInstance
 
 _LOW_64_BITS = (1 << 64) - 1

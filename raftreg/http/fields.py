@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import Any, NoReturn
 from uuid import UUID
 
+from raftreg.core.durations import parse_duration
 from raftreg.errors import InvalidRequest
-from raftreg.http.params import parse_duration
 from raftreg.model import KV_TTL_MS_MAX, KV_TTL_MS_MIN, ServiceAddress, Status, Weights
 
 META_PAIRS_MAX = 64

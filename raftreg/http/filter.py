@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import msgspec
 
+from raftreg.core.patterns import compile_pattern
 from raftreg.errors import InvalidRequest
 from raftreg.http.filter_fields import Bool, Field, Integer, Struct, Text
-from raftreg.http.patterns import compile_pattern
 
 Row = Mapping[str, Any]
 Predicate = Callable[[Row], bool]

@@ -28,7 +28,7 @@ from msgspec import Meta
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _ATTRIBUTE = "__raftreg_operation__"
 
-#: A Go duration (`10s`, `1m30s`, `1.5h`), see `raftreg.http.params.parse_duration`.
+#: A Go duration (`10s`, `1m30s`, `1.5h`), see `raftreg.core.durations.parse_duration`.
 Duration = Annotated[
     str,
     Meta(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NotRequired, TypedDict
 
+from raftreg.core.durations import parse_duration
 from raftreg.errors import InvalidRequest
 from raftreg.http.fields import Fields, meta_of, name_of
-from raftreg.http.params import parse_duration
 from raftreg.http.query_template import check_template
 from raftreg.http.shapes import HealthEntryJson
 from raftreg.model import (

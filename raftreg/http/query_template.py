@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from raftreg.core.patterns import compile_pattern
 from raftreg.errors import InvalidRequest
-from raftreg.http.patterns import compile_pattern
 from raftreg.model import PreparedQuery, QueryFailover, QueryService, QueryTarget
 
 NAME_PREFIX_MATCH: Final = "name_prefix_match"

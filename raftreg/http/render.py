@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
-from raftreg.http.params import format_duration
+from raftreg.core.durations import format_duration
 from raftreg.http.shapes import (
     AgentServiceJson,
     CatalogNodeJson,

@@ -19,6 +19,7 @@ import msgspec
 from raftreg.config import DnsSettings
 from raftreg.core import commands, delta, snapshot
 from raftreg.core.apply import apply
+from raftreg.core.durations import format_duration, parse_duration
 from raftreg.core.spiffe import parse_service
 from raftreg.core.state import State
 from raftreg.dns.answer import Answerer, Forward, Transport
@@ -33,8 +34,6 @@ from raftreg.http.filter import compile_filter
 from raftreg.http.filter_fields import HEALTH_ENTRY
 from raftreg.http.params import (
     Query,
-    format_duration,
-    parse_duration,
     query_from,
     read_options,
 )

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftreg.core.durations import format_duration, parse_duration
 from raftreg.errors import InvalidRequest, RaftregError
 from raftreg.http import json
 from raftreg.http.decode import CheckKind, check_definition, service_definition
 from raftreg.http.params import (
     Consistency,
     Query,
-    format_duration,
-    parse_duration,
     read_options,
 )
 from raftreg.http.rows import catalog_deregistration, catalog_registration

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import msgspec
 
+from raftreg.core.durations import parse_duration
 from raftreg.errors import ConfigurationError, InvalidRequest
-from raftreg.http.params import parse_duration
 
 TEMPLATES_MAX = 256
 FILE_BYTES_MAX = 1 << 20

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from raftreg.core.commands import ConfigSet
+from raftreg.core.durations import format_duration
 from raftreg.core.state import State
 from raftreg.errors import InvalidRequest
 from raftreg.http import json
@@ -22,7 +23,7 @@ from raftreg.http.discovery import options_of, query_of
 from raftreg.http.fields import Fields
 from raftreg.http.json import dumps
 from raftreg.http.operation import DATACENTER, Flag, Param, Unsigned, operation
-from raftreg.http.params import Consistency, ReadOptions, format_duration, parse_uint
+from raftreg.http.params import Consistency, ReadOptions, parse_uint
 from raftreg.http.reply import FALSE, TRUE, Reply
 from raftreg.http.shapes import ClusterHealthJson, ServerHealthJson
 from raftreg.model import ConfigEntry

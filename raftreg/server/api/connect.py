@@ -10,6 +10,7 @@ from msgspec import Meta as Limits
 
 from raftreg.core import intentions, query
 from raftreg.core.connect_ca import Authority, Root
+from raftreg.core.durations import format_duration, parse_duration
 from raftreg.core.entries.common import Duration
 from raftreg.errors import InvalidRequest
 from raftreg.http import json
@@ -18,7 +19,7 @@ from raftreg.http.connect_shapes import LeafJson, RootJson, RootsJson
 from raftreg.http.discovery import query_of
 from raftreg.http.json import dumps
 from raftreg.http.operation import DATACENTER, Param, Raw, operation
-from raftreg.http.params import Consistency, format_duration, parse_bool, parse_duration
+from raftreg.http.params import Consistency, parse_bool
 from raftreg.http.problems import check_datacenter
 from raftreg.http.reply import TEXT, Reply
 from raftreg.server.api.context import Context

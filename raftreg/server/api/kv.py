@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from raftreg.core import query
 from raftreg.core.commands import KVOp, KVVerb
+from raftreg.core.durations import format_duration, parse_duration
 from raftreg.core.results import Outcome
 from raftreg.errors import InvalidRequest, TooLarge
 from raftreg.http.delta_streams import wants_events
@@ -21,8 +22,6 @@ from raftreg.http.operation import BYTES, DATACENTER, Duration, Flag, Param, Uns
 from raftreg.http.params import (
     Query,
     ReadOptions,
-    format_duration,
-    parse_duration,
     parse_uint,
     read_options,
 )

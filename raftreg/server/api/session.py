@@ -6,6 +6,7 @@ from aiohttp import web
 
 from raftreg.core import query
 from raftreg.core.commands import SessionCreate, SessionDestroy
+from raftreg.core.durations import parse_duration
 from raftreg.errors import InvalidRequest, NotFound, Rejected
 from raftreg.http import json
 from raftreg.http.bodies import SessionBody
@@ -14,7 +15,7 @@ from raftreg.http.fields import Fields, name_of
 from raftreg.http.json import dumps
 from raftreg.http.middleware import UNTIMED
 from raftreg.http.operation import DATACENTER, operation
-from raftreg.http.params import ReadOptions, parse_duration
+from raftreg.http.params import ReadOptions
 from raftreg.http.problems import check_datacenter
 from raftreg.http.render import session_json
 from raftreg.http.reply import TRUE, Reply, json_reply
