@@ -23,6 +23,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         passing: False for one whose checks warn.
         since_s: When it was first seen, in monotonic seconds: slow start counts from there.
         meta: Metadata of the instance; subsets choose by it.
+        tags: Its tags; subsets choose by them too.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     passing: bool = True
     since_s: float = 0.0
     meta: Mapping[str, str] = {}
+    tags: tuple[str, ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

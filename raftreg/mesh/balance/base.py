@@ -30,3 +30,13 @@ class Balancer(Protocol):
     def ended(self, instance: Instance, outcome: Outcome, now_s: float) -> None:
         """It ended; called once for each `began`, also for an instance that is gone since."""
         ...
+
+
+class Unmeasured:
+    """Base of balancers that learn nothing from what became of a call."""
+
+    def began(self, instance: Instance, now_s: float) -> None:
+        """Nothing is learned of it."""
+
+    def ended(self, instance: Instance, outcome: Outcome, now_s: float) -> None:
+        """Nothing is learned of it."""

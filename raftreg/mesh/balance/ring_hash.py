@@ -1,0 +1,129 @@
+"""A ring of hashes: each instance owns the arcs that end at its points.
+
+Consistent hashing (Karger et al., STOC 1997) with many points an instance, as in libketama
+(https://github.com/RJ/ketama). Bounds of the ring's size and weights follow Envoy's `RingHash`; but
+an instance of mean weight has a fixed number of points, which changes by powers of two alone when
+a bound asks for it. So the points of those that stay hardly ever change when others come and go,
+and only the keys of those move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from raftreg.mesh.balance.hash_key import HashPolicy, check_policies
+from raftreg.mesh.checked import within
+from raftreg.mesh.nouns import Instance, MeshConfigError
+
+#: Points of an instance of mean weight: its share of the keys then varies by about 1/sqrt(512).
+_POINTS: Final = 512
+_SIZE_LIMIT: Final = 8_388_608
+_EIGHT: Final = struct.Struct(">8Q")
+
+
+class RingHashSettings(msgspec.Struct, frozen=True, kw_only=True, tag="ring-hash"):
+    """Settings of a ring of hashes.
+
+    Attributes:
+        policies: What calls are hashed by.
+        size_min: Points that the ring has at least.
+        size_max: Points that it has at most, 1 to 8,388,608; but each instance has one.
+
+    Raises:
+        MeshConfigError: A field is out of its bounds.
+    """
+
+    policies: tuple[HashPolicy, ...] = ()
+    size_min: int = 1024
+    size_max: int = 131_072
+
+    def __post_init__(self) -> None:
+        check_policies(self.policies)
+        within("size_min", self.size_min, 1, _SIZE_LIMIT)
+        within("size_max", self.size_max, 1, _SIZE_LIMIT)
+        if self.size_min > self.size_max:
+            raise MeshConfigError(
+                f"size_min: must not be above size_max ({self.size_max}), is {self.size_min}"
+            )
+
+
+def points_of(weights: Sequence[int], size_min: int, size_max: int) -> list[int]:
+    """How many points each instance has, by its weight.
+
+    The lightest has one at least, and where the largest ring allows it the points are in
+    proportion to the weights.
+    """
+    mean = sum(weights) / len(weights)
+    exponent = round(math.log2(_POINTS)) - round(math.log2(mean))
+    exponent = max(exponent, -math.floor(math.log2(min(weights))))
+    while mean * len(weights) * 2.0**exponent < size_min:
+        exponent += 1
+    while exponent > -64 and _ring_size(weights, exponent) > size_max:
+        exponent -= 1
+    return [_points(weight, exponent) for weight in weights]
+
+
+def _points(weight: int, exponent: int) -> int:
+    return max(1, round(weight * 2.0**exponent))
+
+
+def _ring_size(weights: Sequence[int], exponent: int) -> int:
+    return sum(_points(weight, exponent) for weight in weights)
+
+
+def _hashes(key: str) -> Iterator[int]:
+    """The points of an instance, without end: eight from one hash of its key and a number."""
+    base = hashlib.blake2b(key.encode("utf-8", "surrogatepass"))
+    block = 0
+    while True:
+        numbered = base.copy()
+        numbered.update(b"#%d" % block)
+        yield from _EIGHT.unpack(numbered.digest())
+        block += 1
+
+
+class Ring:
+    """A ring of hashes.
+
+    Args:
+        size_min: Points that it has at least.
+        size_max: Points that it has at most; but each instance has one.
+    """
+
+    def __init__(self, size_min: int, size_max: int) -> None:
+        self._bounds = size_min, size_max
+        self._instances: Sequence[Instance] = ()
+        self._points = array("Q")
+        self._owners = array("L")
+
+    def __len__(self) -> int:
+        """Its points."""
+        return len(self._points)
+
+    def update(self, instances: Sequence[Instance]) -> None:
+        """Replaces the instances; their order does not matter."""
+        self._instances = sorted(instances, key=lambda each: each.key)
+        ring: list[tuple[int, int]] = []
+        if instances:
+            counts = points_of([each.weight for each in self._instances], *self._bounds)
+            for owner, (instance, count) in enumerate(zip(self._instances, counts, strict=True)):
+                ring.extend((point, owner) for point in islice(_hashes(instance.key), count))
+        ring.sort()
+        self._points = array("Q", [point for point, _ in ring])
+        self._owners = array("L", [owner for _, owner in ring])
+
+    def find(self, hashed: int) -> Instance | None:
+        """The instance whose point is the first at or after a hash; None when there is none."""
+        if not self._points:
+            return None
+        place = bisect_left(self._points, hashed)
+        return self._instances[self._owners[place if place < len(self._owners) else 0]]
