@@ -63,7 +63,7 @@ def test_the_sample_shows_every_setting_with_its_default(kind: str) -> None:
     shown = tomllib.loads(COMMENTED_KEY.sub(r"\1", text))
     fields = {field.name: field for field in msgspec.structs.fields(KINDS[kind])}
     assert set(shown) == set(fields) - INTERNAL[kind]
-    for table in ("dns", "http"):
+    for table in {"dns", "http", "external_checks"} & set(fields):
         defaults = plain(fields[table].default)
         known = {name: value for name, value in defaults.items() if name in shown[table]}
         assert shown[table] == known
