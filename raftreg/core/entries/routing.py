@@ -152,10 +152,17 @@ class RouteHTTPMatch(TypedDict, total=False):
     Methods: list[str]
 
 
+class OwnRouteMatch(TypedDict, total=False):
+    """Conditions that only raftreg knows: which services call, one of them."""
+
+    Sources: Annotated[list[Name], Limits(max_length=256)]
+
+
 class RouteMatch(TypedDict, total=False):
-    """What a route takes."""
+    """What a route takes; all conditions must hold."""
 
     HTTP: RouteHTTPMatch
+    Raftreg: OwnRouteMatch
 
 
 class RouteDestination(TypedDict, total=False):
