@@ -2,15 +2,14 @@
 
 Consistent hashing (Karger et al., STOC 1997) with many points an instance, as in libketama
 (https://github.com/RJ/ketama). Bounds of the ring's size and weights follow Envoy's `RingHash`; but
-an instance of mean weight has a fixed number of points, which changes by powers of two alone when
-a bound asks for it. So the points of those that stay hardly ever change when others come and go,
+the points of a weight are fixed, and change by powers of two alone when the heaviest instance or a
+bound asks for it. So the points of those that stay hardly ever change when others come and go,
 and only the keys of those move.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from array import array
 from bisect import bisect_left
@@ -24,7 +23,7 @@ from raftreg.mesh.balance.hash_key import HashPolicy, check_policies
 from raftreg.mesh.checked import within
 from raftreg.mesh.nouns import Instance, MeshConfigError
 
-#: Points of an instance of mean weight: its share of the keys then varies by about 1/sqrt(512).
+#: Points of the heaviest instance at least: its share of the keys then varies by 1/sqrt(512).
 _POINTS: Final = 512
 _SIZE_LIMIT: Final = 8_388_608
 _EIGHT: Final = struct.Struct(">8Q")
@@ -57,23 +56,21 @@ class RingHashSettings(msgspec.Struct, frozen=True, kw_only=True, tag="ring-hash
 
 
 def points_of(weights: Sequence[int], size_min: int, size_max: int) -> list[int]:
-    """How many points each instance has, by its weight.
+    """How many points each instance has, by its weight; one at least.
 
-    The lightest has one at least, and where the largest ring allows it the points are in
-    proportion to the weights.
+    The heaviest has 512 to 1023 where no bound says otherwise, so that it alone matters to the
+    points of the others.
     """
-    mean = sum(weights) / len(weights)
-    exponent = round(math.log2(_POINTS)) - round(math.log2(mean))
-    exponent = max(exponent, -math.floor(math.log2(min(weights))))
-    while mean * len(weights) * 2.0**exponent < size_min:
+    exponent = _POINTS.bit_length() - max(weights).bit_length()
+    while _ring_size(weights, exponent) < size_min:
         exponent += 1
-    while exponent > -64 and _ring_size(weights, exponent) > size_max:
+    while exponent > -max(weights).bit_length() and _ring_size(weights, exponent) > size_max:
         exponent -= 1
     return [_points(weight, exponent) for weight in weights]
 
 
 def _points(weight: int, exponent: int) -> int:
-    return max(1, round(weight * 2.0**exponent))
+    return max(1, weight << exponent if exponent >= 0 else weight >> -exponent)
 
 
 def _ring_size(weights: Sequence[int], exponent: int) -> int:
