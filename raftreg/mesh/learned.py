@@ -257,7 +257,9 @@ class LearnedRetries:
         self._adopted = plan
 
     def turn(self, now_s: float) -> None:
-        """Makes a new plan when a window has passed; takes some milliseconds then.
+        """Makes a new plan when a window has passed, unless one was adopted.
+
+        That takes 10 to 50 milliseconds: in a sidecar it happens only without the registry.
 
         Args:
             now_s: Monotonic time in seconds.
@@ -269,8 +271,8 @@ class LearnedRetries:
             return
         self._turned_s = now_s
         self._sums.decay(0.5 ** (passed_s / self.settings.half_life_s))
-        enough = self._sums.weight >= self.settings.failures_min
-        self._own = best_plan(self._sums.curve(), self.settings) if enough else None
+        wanted = self._adopted is None and self._sums.weight >= self.settings.failures_min
+        self._own = best_plan(self._sums.curve(), self.settings) if wanted else None
 
     def schedule(self, chance: Randomness) -> tuple[float, ...] | None:
         """When to repeat a call that just failed, in seconds since then; None: the default.
@@ -291,7 +293,7 @@ class LearnedRetries:
         return tuple(sorted(DELAY_MIN_S * math.exp(draw * span) for draw in draws))
 
     def shown(self, service: str, backoff: BackoffSettings) -> Learned:
-        """What is known and done, for people; takes some milliseconds.
+        """What is known and done, for people; as slow as `turn`.
 
         Args:
             service: Its name.
