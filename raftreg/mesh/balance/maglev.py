@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, cycle
 from math import isqrt
 from typing import Final
 
@@ -24,7 +25,6 @@ from raftreg.mesh.nouns import Instance, MeshConfigError
 #: The paper's small table; with 65 instances of one weight their shares differ by 1/1000 at most.
 SLOTS: Final = 65_537
 _SLOTS_MAX: Final = 5_000_011
-_FREE: Final = -1
 
 
 class MaglevSettings(msgspec.Struct, frozen=True, kw_only=True, tag="maglev"):
@@ -77,78 +77,71 @@ class Maglev:
         return self._instances[self._table[hashed % self._slots]]
 
 
-class _Order:
-    """The slots in the order in which one instance wants them.
+def offset_and_skip(key: str, slots: int) -> tuple[int, int]:
+    """What gives the order in which an instance wants the slots.
 
-    Slot number j of the order is (offset + j * skip) mod slots; as the size is a prime number,
-    every slot comes once.
+    The slot in place j of its order is (offset + j * skip) mod slots; as the number of slots is
+    prime, each comes once.
     """
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    offset = int.from_bytes(digest[:8]) % slots
+    return offset, int.from_bytes(digest[8:]) % (slots - 1) + 1
 
-    __slots__ = ("at", "share", "skip", "slots", "turns", "waiting")
 
-    def __init__(self, instance: Instance, heaviest: int, slots: int) -> None:
-        encoded = instance.key.encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(encoded, digest_size=16).digest()
-        self.at = int.from_bytes(digest[:8]) % slots
-        self.skip = int.from_bytes(digest[8:]) % (slots - 1) + 1
-        self.slots = slots
-        self.share = instance.weight / heaviest
-        self.turns = 0.0
-        #: Slots still wanted, the next one last; None while the whole order is walked.
-        self.waiting: list[int] | None = None
+def _walk(offset: int, skip: int, free: bytearray) -> Iterator[int]:
+    """Slots of an order that are still free when they come."""
+    slot, slots = offset, len(free)
+    while True:
+        if free[slot]:
+            yield slot
+        slot += skip
+        if slot >= slots:
+            slot -= slots
 
-    def takes_turn(self, round_number: int) -> bool:
-        """Whether it takes a slot in this round (counted from 1)."""
-        if round_number * self.share < self.turns:
-            return False
-        self.turns += 1.0
-        return True
 
-    def take(self, table: list[int], owner: int) -> None:
-        """Takes the first free slot of its order."""
-        if self.waiting is not None:
-            waiting = self.waiting
-            while table[slot := waiting.pop()] != _FREE:
-                pass
-        else:
-            slot, skip, slots = self.at, self.skip, self.slots
-            while table[slot] != _FREE:
-                slot += skip
-                if slot >= slots:
-                    slot -= slots
-            self.at = slot
-        table[slot] = owner
+def _finish(offset: int, skip: int, free: bytearray, left: Iterable[int]) -> Iterator[int]:
+    """The same for when few are left: sorts them by their places, and walks those alone."""
+    slots = len(free)
+    inverse = pow(skip, -1, slots)
+    wanted = sorted(left, key=lambda slot: (slot - offset) * inverse % slots)
+    return (slot for slot in wanted if free[slot])
 
-    def narrow(self, free: Sequence[int]) -> None:
-        """Goes on with the free slots alone, in its order: few are left, and walking is long."""
-        inverse, at, slots = pow(self.skip, -1, self.slots), self.at, self.slots
-        self.waiting = sorted(free, key=lambda slot: (slot - at) * inverse % slots, reverse=True)
+
+def _turns(weights: Sequence[int]) -> Iterator[int]:
+    """Whose turn it is: without end, in rounds in which the heaviest always has one."""
+    heaviest = max(weights)
+    if min(weights) == heaviest:
+        yield from cycle(range(len(weights)))
+    had = [0] * len(weights)
+    for round_number in count(1):
+        for owner, weight in enumerate(weights):
+            if round_number * weight >= had[owner] * heaviest:
+                had[owner] += 1
+                yield owner
 
 
 def populate(instances: Sequence[Instance], slots: int) -> list[int]:
     """Fills a table; returns for each slot the index of the instance that owns it.
 
-    Walking the orders costs slots * ln(slots) steps, most of them for the last slots. So when
-    slots / instances are left free, each instance sorts those by its own order once.
+    Walking the orders to the end takes slots * ln(slots) steps, most of them for the last slots.
+    So when slots / instances are left free, each instance sorts those by its own order once.
 
     Args:
         instances: At least one, in an order that is the same everywhere.
         slots: Size of the table, a prime number.
     """
-    heaviest = max(each.weight for each in instances)
-    orders = [_Order(each, heaviest, slots) for each in instances]
-    table = [_FREE] * slots
-    left, narrow_at, round_number = slots, slots // len(instances), 0
-    while True:
-        round_number += 1
-        for owner, order in enumerate(orders):
-            if not order.takes_turn(round_number):
-                continue
-            order.take(table, owner)
-            left -= 1
-            if left == narrow_at:
-                free = [slot for slot, taken in enumerate(table) if taken == _FREE]
-                for each in orders:
-                    each.narrow(free)
-            if left == 0:
-                return table
+    places = [offset_and_skip(each.key, slots) for each in instances]
+    free = bytearray(b"\x01") * slots
+    orders = [_walk(*place, free) for place in places]
+    table = [0] * slots
+    few_left_at = slots - slots // len(instances)
+    for filled, owner in enumerate(_turns([each.weight for each in instances]), start=1):
+        slot = next(orders[owner])
+        free[slot] = 0
+        table[slot] = owner
+        if filled == slots:
+            break
+        if filled == few_left_at:
+            left = [slot for slot, is_free in enumerate(free) if is_free]
+            orders = [_finish(*place, free, left) for place in places]
+    return table

@@ -10,11 +10,10 @@ and only the keys of those move.
 from __future__ import annotations
 
 import hashlib
-import struct
+import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,7 +25,6 @@ from raftreg.mesh.nouns import Instance, MeshConfigError
 #: Points of the heaviest instance at least: its share of the keys then varies by 1/sqrt(512).
 _POINTS: Final = 512
 _SIZE_LIMIT: Final = 8_388_608
-_EIGHT: Final = struct.Struct(">8Q")
 
 
 class RingHashSettings(msgspec.Struct, frozen=True, kw_only=True, tag="ring-hash"):
@@ -77,15 +75,12 @@ def _ring_size(weights: Sequence[int], exponent: int) -> int:
     return sum(_points(weight, exponent) for weight in weights)
 
 
-def _hashes(key: str) -> Iterator[int]:
-    """The points of an instance, without end: eight from one hash of its key and a number."""
-    base = hashlib.blake2b(key.encode("utf-8", "surrogatepass"))
-    block = 0
-    while True:
-        numbered = base.copy()
-        numbered.update(b"#%d" % block)
-        yield from _EIGHT.unpack(numbered.digest())
-        block += 1
+def _hashes(key: str, count: int) -> array[int]:
+    """The first points of an instance; more of them begin with the same ones."""
+    points = array("Q", hashlib.shake_128(key.encode("utf-8", "surrogatepass")).digest(8 * count))
+    if sys.byteorder == "big":
+        points.byteswap()
+    return points
 
 
 class Ring:
@@ -109,14 +104,14 @@ class Ring:
     def update(self, instances: Sequence[Instance]) -> None:
         """Replaces the instances; their order does not matter."""
         self._instances = sorted(instances, key=lambda each: each.key)
-        ring: list[tuple[int, int]] = []
+        owner_of: dict[int, int] = {}
         if instances:
             counts = points_of([each.weight for each in self._instances], *self._bounds)
             for owner, (instance, count) in enumerate(zip(self._instances, counts, strict=True)):
-                ring.extend((point, owner) for point in islice(_hashes(instance.key), count))
-        ring.sort()
-        self._points = array("Q", [point for point, _ in ring])
-        self._owners = array("L", [owner for _, owner in ring])
+                owner_of.update(dict.fromkeys(_hashes(instance.key, count), owner))
+        points = sorted(owner_of)
+        self._points = array("Q", points)
+        self._owners = array("L", [owner_of[point] for point in points])
 
     def find(self, hashed: int) -> Instance | None:
         """The instance whose point is the first at or after a hash; None when there is none."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raftreg.mesh.balance.hash_key import HashField, HashPolicy, HashTable, hash64, hash_call
 from raftreg.mesh.balance.hashed import Hashed
-from raftreg.mesh.balance.maglev import Maglev, MaglevSettings, _Order, populate
+from raftreg.mesh.balance.maglev import Maglev, MaglevSettings, offset_and_skip, populate
 from raftreg.mesh.balance.ring_hash import Ring, points_of
 from raftreg.mesh.nouns import Call, Instance
 from tests.mesh.balance.instances import BY_USER, CALL, counted, instance, seeded, users, weighted
@@ -135,8 +135,8 @@ def by_the_paper(instances: list[Instance], slots: int) -> list[int]:
     """The table of the paper's pseudocode, with the orders written out; equal weights."""
     orders = []
     for each in instances:
-        order = _Order(each, each.weight, slots)
-        orders.append([(order.at + number * order.skip) % slots for number in range(slots)])
+        offset, skip = offset_and_skip(each.key, slots)
+        orders.append([(offset + place * skip) % slots for place in range(slots)])
     table, following, filled = [-1] * slots, [0] * len(instances), 0
     while True:
         for owner, wanted in enumerate(orders):
