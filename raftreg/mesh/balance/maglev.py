@@ -59,7 +59,7 @@ class Maglev:
     def __init__(self, slots: int = SLOTS) -> None:
         self._slots = slots
         self._instances: Sequence[Instance] = ()
-        self._table = array("l")
+        self._table = array("L")
 
     def update(self, instances: Sequence[Instance]) -> None:
         """Replaces the instances; their order does not matter.
@@ -68,7 +68,7 @@ class Maglev:
         """
         self._instances = sorted(instances, key=lambda each: each.key)
         if self._instances:
-            self._table = array("l", populate(self._instances, self._slots))
+            self._table = array("L", populate(self._instances, self._slots))
 
     def find(self, hashed: int) -> Instance | None:
         """The instance of a hash; None when there is none."""

@@ -58,9 +58,9 @@ def make_balancer(
         case PeakEwmaSettings():
             return PeakEwma(policy, slow_start, rng)
         case RingHashSettings():
-            return Hashed(Ring(policy.size_min, policy.size_max), policy.policies, rng)
+            return Hashed(lambda: Ring(policy.size_min, policy.size_max), policy.policies, rng)
         case MaglevSettings():
-            return Hashed(Maglev(policy.slots), policy.policies, rng)
+            return Hashed(lambda: Maglev(policy.slots), policy.policies, rng)
     assert_never(policy)
 
 

@@ -27,7 +27,7 @@ MakeTable = Callable[[], HashTable]
 
 def hashed(make: MakeTable, instances: list[Instance]) -> Hashed:
     """A balancer with these instances that hashes by user."""
-    balancer = Hashed(make(), BY_USER, seeded())
+    balancer = Hashed(make, BY_USER, seeded())
     balancer.update(instances, 0.0)
     return balancer
 
@@ -89,6 +89,29 @@ def test_an_instance_that_moves_keeps_its_keys(make: MakeTable) -> None:
     choice = balancer.choose(CALLS[0], 0.0)
     assert choice is not None
     assert choice.port >= 9000
+
+
+def test_a_set_that_returns_soon_needs_no_new_table() -> None:
+    """Ejections that end find the table of before; no more than a few are kept."""
+    made: list[Maglev] = []
+
+    def make() -> Maglev:
+        made.append(Maglev(251))
+        return made[-1]
+
+    balancer = Hashed(make, BY_USER, seeded())
+    everyone = weighted(*[1] * 8)
+    for _ in range(3):
+        balancer.update(everyone, 0.0)
+        before = owners(balancer)
+        balancer.update(everyone[1:], 0.0)
+        assert "i0" not in owners(balancer)
+        balancer.update(everyone, 0.0)
+        assert owners(balancer) == before
+    assert len(made) == 3  # the empty one, and two more
+    for left in range(8):
+        balancer.update(everyone[:left], 0.0)
+    assert len(balancer._tables) == 4
 
 
 @tables
@@ -228,7 +251,7 @@ def test_any_cookie_header_is_read(value: str, name: str) -> None:
 
 def test_chance_is_asked_only_when_there_is_no_key() -> None:
     """The place of a call with a key does not depend on the seed."""
-    one, two = (Hashed(Ring(1024, 4096), BY_USER, random.Random(seed)) for seed in (1, 2))
+    one, two = (Hashed(lambda: Ring(1024, 4096), BY_USER, random.Random(seed)) for seed in (1, 2))
     for balancer in (one, two):
         balancer.update(weighted(1, 1, 1), 0.0)
     assert owners(one) == owners(two)
