@@ -19,6 +19,10 @@ A plan sees only what it tries. So a small share of the failed calls repeats at 
 evenly over the orders of magnitude up to the horizon: that is how a plan is found at all where the
 default gives up too soon, and how a change is noticed. Until enough failures were seen, the others
 wait exponentially with full jitter. Old failures lose their weight by halves.
+
+The model is that of an outage: once over, it stays over. Where each attempt fails on its own, by
+chance, time plays no part; a plan then recovers about what the default does, but it may wait longer
+than it need, and if most attempts fail it may find the second repeat not worth it.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     retries_max: int = 2
     horizon_s: float = 5.0
     try_cost: float = 0.05
-    wait_cost_per_s: float = 0.05
+    wait_cost_per_s: float = 0.1
     failures_min: float = 50.0
     half_life_s: float = 600.0
     window_s: float = 10.0

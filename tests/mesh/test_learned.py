@@ -202,22 +202,53 @@ class Tally:
         self.recovered = 0
         self.repeats = 0
 
+    @property
+    def recovered_share(self) -> float:
+        """Share of the calls that a repeat saved."""
+        return self.recovered / self.failed
 
-def called(policy: RetryPolicy, down_s: float, tally: Tally) -> None:
-    """One call into an outage that goes on for `down_s`."""
+
+#: Tells of an attempt so many seconds after the failure whether it succeeds.
+Success = Callable[[float], bool]
+
+
+def called(policy: RetryPolicy, succeeds: Success, tally: Tally) -> None:
+    """One call whose first attempt fails."""
     now_s = 0.0
     tries = policy.begin(Call(method="GET"), now_s, 30.0)
     tally.failed += 1
     for attempt in range(20):
         tries.began(str(attempt), now_s)
-        over = now_s >= down_s
-        verdict = tries.ended(Outcome(status=200 if over else 503), now_s)
+        well = attempt > 0 and succeeds(now_s)
+        verdict = tries.ended(Outcome(status=200 if well else 503), now_s)
         if not isinstance(verdict, Again):
-            tally.recovered += over
+            tally.recovered += well
             return
         tally.repeats += 1
         now_s += verdict.wait_s
     raise AssertionError("a call without end")
+
+
+def compared(failure: Callable[[Random], Success]) -> tuple[Tally, Tally]:
+    """The default and, taught by 2,000 failures from nothing, the learned waits."""
+    rng, learned = Random(11), LearnedRetries(LearnSettings())
+    rules, plenty = RetrySettings(retries_max=2), BudgetSettings(per_second_min=1e6)
+    plain = RetryPolicy(rules, RetryBudget(plenty), rng)
+    taught = RetryPolicy(rules, RetryBudget(plenty), rng, learned)
+    for window in range(40):
+        learned.turn(10.0 * window)
+        for _ in range(50):
+            called(taught, failure(rng), Tally())
+    default, better = Tally(), Tally()
+    for _ in range(3000):
+        called(plain, failure(rng), default)
+        called(taught, failure(rng), better)
+    return default, better
+
+
+def over_after(length_s: float) -> Success:
+    """An outage that lasts this long."""
+    return lambda at_s: at_s >= length_s
 
 
 OUTAGES: dict[str, Callable[[Random], float]] = {
@@ -233,24 +264,24 @@ def test_learned_waits_recover_more_at_no_more_load(name: str) -> None:
     """From nothing known, the learned plan recovers far more calls by no more repeats than the
     default does, whatever the distribution of the outages: exploration included.
     """
-    rng, length_s = Random(11), OUTAGES[name]
-    learned = LearnedRetries(LearnSettings())
-    rules = RetrySettings(retries_max=2)
-    plenty = BudgetSettings(per_second_min=1e6)
-    plain = RetryPolicy(rules, RetryBudget(plenty), rng)
-    taught = RetryPolicy(rules, RetryBudget(plenty), rng, learned)
-    for window in range(40):
-        learned.turn(10.0 * window)
-        for _ in range(50):
-            called(taught, length_s(rng), Tally())
-    default, better = Tally(), Tally()
-    for _ in range(3000):
-        down_s = length_s(rng)
-        called(plain, down_s, default)
-        called(taught, down_s, better)
+    default, better = compared(lambda rng: over_after(OUTAGES[name](rng)))
     assert better.repeats <= default.repeats
-    assert better.recovered >= default.recovered + 0.3 * default.failed
-    assert better.recovered >= 0.85 * better.failed
+    assert better.recovered_share >= default.recovered_share + 0.3
+    assert better.recovered_share >= 0.85
+
+
+def test_what_never_recovers_gets_next_to_no_repeats() -> None:
+    """A service that is gone is left alone but for those who look whether it is back."""
+    default, better = compared(lambda rng: over_after(math.inf))
+    assert default.repeats == 2 * default.failed
+    assert better.repeats <= 0.2 * better.failed
+
+
+def test_where_time_plays_no_part_nothing_is_lost() -> None:
+    """If nine attempts of ten succeed by chance, about as many calls are saved as by default."""
+    default, better = compared(lambda rng: lambda _at_s: rng.random() < 0.9)
+    assert better.recovered_share >= default.recovered_share - 0.02
+    assert better.repeats <= 1.05 * default.repeats
 
 
 @pytest.mark.parametrize(
