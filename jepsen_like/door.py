@@ -105,6 +105,7 @@ class Door(Protocol):
 DEFINITE_ERRORS: Final = frozenset(
     {
         # Refused at the edge, or never handed to consensus.
+        "acl_disabled",
         "conflict",
         "forbidden",
         "invalid_request",
@@ -118,14 +119,21 @@ DEFINITE_ERRORS: Final = frozenset(
         "too_many_watches",
         # Refused when it was applied; see `Refused` in `raftreg.core`.
         "check_critical",
+        "duplicate",
+        "graph",
+        "invalid_entry",
         "invalid_session",
+        "invalid_ttl",
         "missing_check",
         "missing_node",
         "missing_service",
         "missing_session",
+        "no_authority",
+        "query_exists",
         "refused",
         "restore_refused",
         "session_exists",
+        "too_many",
     }
 )
 

@@ -29,8 +29,8 @@ class AclDisabled(RaftregError):
     http_status: ClassVar[int] = 401
     exit_code: ClassVar[int] = 3
 
-    def __init__(self) -> None:
-        super().__init__("ACL support disabled")
+    def __init__(self, message: str = "ACL support disabled") -> None:
+        super().__init__(message)
 
 
 class TooManyWatches(RaftregError):
