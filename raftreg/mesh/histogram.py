@@ -110,7 +110,9 @@ class Histogram:
             ValueError: It is not a number.
         """
         bucket = bucket_of(duration_s)
-        duration_ns = round(min(max(duration_s, 0.0), GREATEST_S) * _NS_PER_S)
+        if not 0.0 <= duration_s <= GREATEST_S:
+            duration_s = 0.0 if duration_s < 0.0 else GREATEST_S
+        duration_ns = int(duration_s * _NS_PER_S + 0.5)
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.count += 1
         self.sum_ns += duration_ns
