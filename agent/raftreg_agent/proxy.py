@@ -7,7 +7,8 @@ on as it came.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -115,14 +116,20 @@ class ServerProxy:
         follows = wants_events(request) and _is_tree(request)
         if not options.index and not follows:
             return await self._ask(request, self._client, 0.0)
-        if self.watches >= WATCHES_MAX:
-            raise TooManyWatches(f"{self.watches} blocking queries wait at this agent already")
-        request[UNTIMED] = True
-        self.watches += 1
-        try:
+        with self._watch():
+            request[UNTIMED] = True
             if follows:
                 return await self._follow(request)
             return await self._ask(request, self._watch_client, options.wait_s)
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """The place of one request that may wait long."""
+        if self.watches >= WATCHES_MAX:
+            raise TooManyWatches(f"{self.watches} blocking queries wait at this agent already")
+        self.watches += 1
+        try:
+            yield
         finally:
             self.watches -= 1
 
@@ -133,9 +140,22 @@ class ServerProxy:
 
         Raises:
             RaftregError: No server could answer; the text is for clients.
+            TooManyWatches: It may wait long, and too many others do.
         """
+        if not wait_s:
+            return await self._read(self._client, path, params, 0.0)
+        with self._watch():
+            return await self._read(self._watch_client, path, params, wait_s)
+
+    async def _read(
+        self,
+        client: RegistryClient,
+        path: str,
+        params: Mapping[str, ParamValue],
+        wait_s: float,
+    ) -> Response:
         try:
-            return await (self._watch_client if wait_s else self._client).request(
+            return await client.request(
                 "GET",
                 path,
                 params=params,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -227,10 +228,17 @@ class _Asking:
     async def _ask_alone(self, caller: Caller, wait_s: float) -> None:
         route, desk = self._route, self._route.shared.desk
         path, params = route.target
+        task = asyncio.current_task()
+        assert task is not None
+        if not caller.wait(partial(_cancel, task)):
+            return
         try:
             response = await route.shared.servers.read(path, params, wait_s)
         except RaftregError as error:
             refuse(desk, route.label, caller, error, timed=False)
+        except asyncio.CancelledError:
+            desk.meter.observe(route.label, "GET", 499, 0.0)
+            raise
         except Exception:  # noqa: BLE001 - the last line of defence; the fault is logged in full
             _log.exception("request_failed", method="GET", path=path)
             caller.abort()
@@ -250,7 +258,9 @@ class _Asking:
         self._over = False
         self._caller = caller
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._ask_again)
-        caller.on_gone = self._gone
+        if not caller.wait(self._gone):
+            self._gone()
+            return
         self._before = route.question.before
         self.look()  # the view may have heard of a change while the answer was on its way
 
@@ -288,6 +298,10 @@ class _Asking:
         if self._timer is not None:
             self._timer.cancel()
         return caller
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
 
 
 def index_of(response: Response) -> int:

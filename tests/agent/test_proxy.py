@@ -11,9 +11,12 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from raftreg.client.api import RegistryClient
 from raftreg.config import HttpLimits
 from raftreg.core.changes import Topic
+from raftreg.http.problems import TooManyWatches
 from raftreg_agent.notify import sd_notify
+from raftreg_agent.proxy import WATCHES_MAX, ServerProxy
 from tests.agent.mesh import Mood, running, servers, settings_for
 
 
@@ -128,6 +131,16 @@ async def test_bad_options_and_large_bodies_are_refused_here(session: Any) -> No
         async with session.put(base, data=io.BytesIO(b"x" * (2 << 20))) as answer:
             assert answer.status == 413
         assert not [asked for asked in server.requests if "/v1/kv/k" in asked]
+
+
+async def test_long_reads_for_many_are_bounded_too() -> None:
+    """What a server is asked on behalf of waiting clients counts as theirs."""
+    client = RegistryClient(["127.0.0.1:1"])
+    proxy = ServerProxy(client, client, HttpLimits(), "h1")
+    proxy.watches = WATCHES_MAX
+    with pytest.raises(TooManyWatches):
+        await proxy.read("/v1/health/service/web", {"index": "9"}, 60.0)
+    assert proxy.watches == WATCHES_MAX
 
 
 def test_systemd_is_told(tmp_path: Any) -> None:

@@ -32,10 +32,18 @@ class Caller:
         self.began_s = 0.0
         self.on_gone: Callable[[], None] | None = None
         self.answers: list[bytes] = []
+        self.is_gone = False
 
     def reply(self, answer: bytes, tail: bytes = b"") -> None:
         """Keeps it."""
         self.answers.append(answer + tail)
+
+    def wait(self, on_gone: Callable[[], None]) -> bool:
+        """Keeps whom to tell."""
+        if self.is_gone:
+            return False
+        self.on_gone = on_gone
+        return True
 
     def abort(self) -> None:
         """Must not be needed."""
@@ -87,6 +95,10 @@ class Servers:
         headers = {"Content-Type": "application/json", "X-Consul-Index": str(index)}
         answer = Response(status=200, headers=headers, body=body, address="")
         self._answers.pop(0).set_result(answer)
+
+    def is_left_alone(self) -> bool:
+        """Whether those who asked wait no more."""
+        return all(answer.cancelled() for answer in self._answers)
 
     async def fail(self) -> None:
         """Fails it."""
@@ -251,6 +263,31 @@ async def test_a_client_that_goes_is_forgotten(rig: Rig) -> None:
     assert caller.on_gone is not None
     caller.on_gone()
     assert rig.view.hub.count == 0
+
+
+@pytest.mark.parametrize("asked", ["index=7", "index=900&wait=60s"])
+async def test_a_client_that_goes_before_it_has_to_wait_is_not_waited_for(
+    rig: Rig, asked: str
+) -> None:
+    """Neither at the view nor at a server."""
+    caller = rig.ask(asked)
+    caller.is_gone = True
+    await rig.servers.answer(7)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(rig.servers.asked) == 1
+    assert rig.view.hub.count == 0
+
+
+async def test_a_client_that_goes_ends_the_query_asked_for_it_alone(rig: Rig) -> None:
+    """A server must not be kept waiting for nobody."""
+    caller = rig.ask("index=900&wait=60s")
+    await rig.servers.answer(7)
+    await _until(lambda: len(rig.servers.asked) == 2)
+    assert caller.on_gone is not None
+    caller.on_gone()
+    await _until(rig.servers.is_left_alone)
+    assert not caller.answers
 
 
 async def test_a_view_that_may_not_hear_of_changes_is_not_relied_on(rig: Rig) -> None:

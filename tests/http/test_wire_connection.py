@@ -9,7 +9,8 @@ import pytest
 
 from raftreg.http.wire.connection import BEHIND_BYTES_MAX
 from raftreg.http.wire.head import HEAD_BYTES_MAX
-from tests.http.wire_rig import Road, road
+from raftreg.http.wire.road import BODY_BYTES_MAX
+from tests.http.wire_rig import QUIET_TURNS, Road, road
 
 HOT = b"GET /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n"
 BLOCKED = b"GET /v1/kv/a?index=%d&wait=60s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -45,7 +46,7 @@ async def test_a_connection_comes_back_to_the_short_way(short: Road) -> None:
 async def test_what_we_know_of_aiohttps_protocol_is_still_so(short: Road) -> None:
     """The names by which we see that it waits for a request; they are not public."""
     plain = short.listener.server()
-    assert (plain._waiter, len(plain._messages)) == (None, 0)
+    assert (plain._waiter, len(plain._messages), plain._current_request) == (None, 0, None)
 
 
 async def test_an_unclear_request_leaves_the_connection_to_aiohttp(short: Road) -> None:
@@ -253,3 +254,78 @@ async def test_a_large_answer_reaches_a_slow_reader_whole(short: Road) -> None:
         assert b"Content-Length: 500000\r\n" in answer
         assert await reader.readexactly(len(value)) == value
     await _close(writer)
+
+
+# -- faults that were found by attack ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [1, 60])
+async def test_a_body_of_the_greatest_length_may_come_in_pieces(short: Road, missing: int) -> None:
+    """What waits for its last bytes must not stop the reading of them."""
+    head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES_MAX
+    client = short.client()
+    await client.send([head, b"v" * (BODY_BYTES_MAX - missing)])
+    assert client.transport.reads
+    assert (await client.send([b"v" * missing])).endswith(b"true")
+
+
+@pytest.mark.parametrize("end", ["connection", "input"])
+async def test_a_client_that_goes_before_its_query_blocks_is_not_waited_for(
+    short: Road, end: str
+) -> None:
+    """While a read is being confirmed nothing blocks yet; nobody would end what blocks after."""
+    client = short.client()
+    await client.send([PUT])
+    client.protocol.data_received(BLOCKED % short.server.reads.state.index)
+    if end == "connection":
+        client.transport.close()
+    else:
+        assert client.protocol.eof_received()
+    await client.settle(QUIET_TURNS)
+    assert short.server.hub.count == 0
+    assert client.transport.closed
+    assert client.transport.written.count(b"HTTP/1.1 ") == 1
+
+
+CHUNKED = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n"
+
+
+async def test_a_connection_in_use_is_kept_on_the_plain_road(short: Road) -> None:
+    """Each request counts as movement, also where aiohttp alone knows what a request is."""
+    client = short.client()
+    for _ in range(20):
+        await client.send([CHUNKED + b"0\r\n\r\n"])
+        short.clock.advance(1.0)
+        short.listener.sweep()
+    assert not client.transport.closed
+
+
+@pytest.mark.parametrize(
+    "head", [CHUNKED, b"PUT /v1/kv/a?cas=0 HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n"]
+)
+@pytest.mark.parametrize("drop", [b"", b"1\r\n1\r\n"])
+async def test_a_body_in_drops_does_not_count_as_movement(
+    short: Road, head: bytes, drop: bytes
+) -> None:
+    """Who sends next to nothing of a body holds a connection for a limited time."""
+    client = short.client()
+    await client.send([head])
+    for _ in range(12):
+        short.listener.sweep()
+        short.clock.advance(1.0)
+        await client.send([drop] if drop else [])
+    short.listener.sweep()
+    assert client.transport.closed
+
+
+async def test_a_slow_body_that_keeps_coming_is_waited_for(short: Road) -> None:
+    """A large one may take longer than an idle connection may live."""
+    head = b"PUT /v1/kv/a?cas=0 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    client = short.client()
+    await client.send([head])
+    for _ in range(20):
+        await client.send([b"v" * 5000])
+        short.listener.sweep()
+        short.clock.advance(4.0)
+        assert not client.transport.closed
+    assert client.transport.written.endswith(b"true")

@@ -36,6 +36,10 @@ class Reader:
         """Not asked for here."""
         raise AssertionError
 
+    def wait(self, on_gone: Callable[[], None]) -> bool:
+        """Not asked for here."""
+        raise AssertionError
+
     def abort(self) -> None:
         """Takes note."""
         self.aborted = True

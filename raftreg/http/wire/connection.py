@@ -25,8 +25,11 @@ from aiohttp.web_protocol import RequestHandler
 from raftreg.http.wire.head import HEAD_BYTES_MAX, Fields, may_become, read_line
 from raftreg.http.wire.road import BODY_BYTES_MAX, ShortRoad, ShortRoute
 
-#: What may wait behind a request that is being answered, before reading stops.
-BEHIND_BYTES_MAX: Final = 64 * 1024
+#: What may wait behind a request that is being answered, before reading stops. The largest request
+#: that is held until it is whole fits in, or it would never be.
+BEHIND_BYTES_MAX: Final = HEAD_BYTES_MAX + BODY_BYTES_MAX
+#: A body that is given to aiohttp as it comes has to bring so much within a keep-alive's time.
+UPLOAD_BYTES_MIN: Final = 4096
 _HEAD_END: Final = b"\r\n\r\n"
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +68,7 @@ class Connection(asyncio.Protocol):
 
     # Thousands of them wait at once.
     __slots__ = (
+        "_arrived_bytes",
         "_behind",
         "_blocks",
         "_body_left",
@@ -95,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._plain: RequestHandler | None = None
         self._behind = b""  # bytes that nobody has taken yet
+        self._arrived_bytes = 0  # since something was last known to move
         self._body_left = 0  # of the request that aiohttp is being fed
         self._surrendered = False
         self._write_paused = False
@@ -189,6 +194,16 @@ class Connection(asyncio.Protocol):
         if (self._behind or self._eof or self._closing or self._read_paused) and not self._pumping:
             self._pump()
 
+    def wait(self, on_gone: Callable[[], None]) -> bool:
+        """See `Caller.wait`."""
+        if self._transport is None:
+            return False
+        if self._eof:
+            self._transport.close()
+            return False
+        self.on_gone = on_gone
+        return True
+
     # -- the listener's side -------------------------------------------------------------------
 
     def finish(self) -> None:
@@ -205,17 +220,21 @@ class Connection(asyncio.Protocol):
     def sweep(self, now_s: float, keepalive_s: float) -> None:
         """Closes a connection on which nothing has moved for too long.
 
-        Nothing moves while no request is whole (an idle client, or one that sends its head drop by
-        drop), and while a client that is being written to does not read.
+        Nothing moves while no request is whole (an idle client, or one that sends its head or its
+        body drop by drop), and while a client that is being written to does not read.
         """
         transport = self._transport
         if transport is None:
             return
         unsent_bytes = transport.get_write_buffer_size()
-        waiting = not unsent_bytes and not self._is_idle()
+        if self._uploads():
+            waiting = self._arrived_bytes >= UPLOAD_BYTES_MIN
+        else:
+            waiting = not unsent_bytes and not self._is_idle()
         if self.progressed or waiting or unsent_bytes != self._unsent_bytes:
             self.progressed = False
             self._unsent_bytes = unsent_bytes
+            self._arrived_bytes = 0
             self.idle_since_s = now_s
         elif now_s - self.idle_since_s >= keepalive_s:
             (transport.abort if unsent_bytes else transport.close)()
@@ -238,9 +257,13 @@ class Connection(asyncio.Protocol):
         return False
 
     def _take(self, data: bytes) -> None:
+        self._arrived_bytes += len(data)
         if self._surrendered:
             assert self._plain is not None
+            waited = _waits(self._plain)
             self._plain.data_received(data)
+            if waited and not _waits(self._plain):
+                self.progressed = True  # a request has come
             return
         self._behind = self._behind + data if self._behind else data
         if not self._pumping:
@@ -266,12 +289,19 @@ class Connection(asyncio.Protocol):
     def _is_idle(self) -> bool:
         return not self.busy and (self._plain is None or _waits(self._plain))
 
+    def _uploads(self) -> bool:
+        """True while aiohttp has a request of which the body is not whole."""
+        # There is no public way to ask; see `_waits`.
+        request = None if self._plain is None else self._plain._current_request  # noqa: SLF001
+        return request is not None and not request.content.is_eof()
+
     def _step(self) -> bool:
         """Takes one request, or a piece of a body; False when more bytes are needed."""
         if self._body_left:
             piece = self._cut(self._body_left)
             self._body_left -= len(piece)
-            self._plain_protocol().data_received(piece)
+            assert self._plain is not None
+            self._plain.data_received(piece)
             return True
         if self._write_paused and self._plain is None:
             return False
@@ -359,7 +389,7 @@ class Connection(asyncio.Protocol):
 def _waits(plain: RequestHandler) -> bool:
     """True when aiohttp has answered all it was given, and waits for a next request.
 
-    There is no public way to ask. `tests/http/test_wire_plain.py` fails when these names change.
+    There is no public way to ask. `test_wire_connection.py` fails when these names change.
     """
     waiter = plain._waiter  # noqa: SLF001 - see above
     return waiter is not None and not waiter.done() and not plain._messages  # noqa: SLF001

@@ -196,7 +196,8 @@ class _Blocked:
     def start(self, wait_s: float) -> None:
         """Waits for so many seconds at most."""
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._tell)
-        self._caller.on_gone = self._gone
+        if not self._caller.wait(self._gone):
+            self._gone()
 
     def wake(self) -> None:
         """Something changed; the answer is looked for when all of the change is there."""

@@ -33,7 +33,7 @@ class Caller(Protocol):
         gzip: The client takes gzip.
         body: Body of the request.
         began_s: When the request was whole, in monotonic seconds.
-        on_gone: Is called when the client goes before its answer; the route sets it.
+        on_gone: Is called when the client goes before its answer; set by `wait`.
     """
 
     gzip: bool
@@ -47,6 +47,15 @@ class Caller(Protocol):
         Args:
             answer: All of it, or what comes before `tail`.
             tail: A large body.
+        """
+        ...
+
+    def wait(self, on_gone: Callable[[], None]) -> bool:
+        """Asks to be told when the client goes: its answer may take long.
+
+        Returns:
+            False when the client has gone already, or has sent its end, which looks the same:
+            nobody waits for this answer, and there must be none.
         """
         ...
 
