@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 
 import msgspec
@@ -85,7 +87,8 @@ class MeshCertificates:
         self._wanted = asyncio.Event()
         self._roots: Roots | None = None
         self._leaves: OrderedDict[str, Leaf] = OrderedDict()
-        self._signing: dict[str, asyncio.Lock] = {}
+        #: Whose turn it is to have a leaf signed, and how many want one.
+        self._signing: dict[str, tuple[asyncio.Lock, int]] = {}
         self._fetching = asyncio.Lock()
 
     async def run(self) -> None:
@@ -138,7 +141,7 @@ class MeshCertificates:
     async def _current(self, service: str) -> Leaf:
         """A leaf that need not be renewed, or else the last one while it lasts."""
         roots = await self.roots()
-        async with self._signing.setdefault(service, asyncio.Lock()):
+        async with self._turn(service):
             leaf = self._leaves.get(service)
             now_s = self._clock.wall()
             if leaf is not None and not self._is_due(leaf, now_s):
@@ -151,6 +154,21 @@ class MeshCertificates:
                     raise
                 log.warning("leaf not renewed", service=service, error=error.message)
                 return leaf
+
+    @asynccontextmanager
+    async def _turn(self, service: str) -> AsyncIterator[None]:
+        """One at a time for a service; names that get no leaf leave nothing behind."""
+        lock, users = self._signing.get(service) or (asyncio.Lock(), 0)
+        self._signing[service] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._signing[service]
+            if users > 1:
+                self._signing[service] = lock, users - 1
+            else:
+                del self._signing[service]
 
     def _is_due(self, leaf: Leaf, now_s: float) -> bool:
         active = self._roots.json["ActiveRootID"] if self._roots is not None else leaf.root
@@ -181,8 +199,7 @@ class MeshCertificates:
         self._leaves[service] = leaf
         self._leaves.move_to_end(service)
         while len(self._leaves) > LEAVES_MAX:
-            gone, _ = self._leaves.popitem(last=False)
-            self._signing.pop(gone, None)
+            self._leaves.popitem(last=False)
         return leaf
 
     async def _fetch_roots(self, index: int) -> Roots:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from raftreg.client.api import ANY_STATUS, RegistryClient
-from raftreg.errors import RaftregError
+from raftreg.clock import ManualClock
+from raftreg.errors import NoLeader, RaftregError
 from raftreg_agent import certificates
 from tests.agent.mesh import running, servers, settings_for
 from tests.agent.test_with_server import agent_of, registry
@@ -112,3 +115,25 @@ async def test_mistakes_are_named(body: dict[str, Any], text: str) -> None:
         path = "/v1/agent/connect/authorize"
         answer = await client.request("POST", path, json=body, accept=ANY_STATUS)
         assert (answer.status, text in answer.body.decode()) == (400, True), answer.body
+
+
+class _NoSigner:
+    """Knows the roots, and signs nothing."""
+
+    async def request(self, method: str, path: str, **_: Any) -> Any:
+        """Answers."""
+        await asyncio.sleep(0)
+        if method == "PUT":
+            raise NoLeader("No cluster leader")
+        roots = {"ActiveRootID": "a", "TrustDomain": "x.consul", "Roots": []}
+        return SimpleNamespace(index=7, address="", json=lambda _: roots)
+
+
+async def test_names_that_get_no_leaf_leave_nothing_behind() -> None:
+    """Whoever asks for ever new ones must not make the agent grow."""
+    client = cast(RegistryClient, _NoSigner())
+    mesh = certificates.MeshCertificates(client, "dc1", ManualClock(), Random(1))
+    asked = (mesh.leaf(f"web-{n // 2}") for n in range(20))
+    failures = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(failure, NoLeader) for failure in failures)
+    assert not mesh._signing
