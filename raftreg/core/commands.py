@@ -212,6 +212,7 @@ class IntentionSet(
         update: The id must be there already; else it is new, and so is the pair.
         action: "allow", "deny", or "" where permissions decide.
         permissions: As `raftreg.core.entries.access.Permission`.
+        written_ms: When it was asked for, in milliseconds since the Unix epoch; for people.
     """
 
     source: str
@@ -222,6 +223,7 @@ class IntentionSet(
     permissions: tuple[dict[str, Any], ...] = ()
     description: str = ""
     meta: dict[str, str] = {}
+    written_ms: int = 0
 
 
 class IntentionDelete(

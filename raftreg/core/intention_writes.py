@@ -29,7 +29,7 @@ def write(state: State, command: IntentionSet, changes: Changes) -> bool | Refus
     refused = _clash(command, known, same)
     if refused is not None:
         return refused
-    now = intentions.timestamp(state.time_ms)
+    now = intentions.timestamp(command.written_ms)
     source: dict[str, Any] = {"Name": command.source}
     if command.action:
         source["Action"] = command.action

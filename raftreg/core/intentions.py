@@ -148,7 +148,7 @@ def is_allowed(intention: Intention | None, *, default: bool = True) -> bool:
 
 
 def timestamp(time_ms: int) -> str:
-    """Cluster time as intentions show it."""
+    """Milliseconds since the Unix epoch as intentions show them."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

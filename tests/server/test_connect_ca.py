@@ -95,6 +95,7 @@ async def test_a_rotation_breaks_nobody(api: Running) -> None:
     assert after["ActiveRootID"] != before["ActiveRootID"]
     assert after["TrustDomain"] == before["TrustDomain"]
     assert [root["Active"] for root in after["Roots"]] == [True, False]
+    assert after["Roots"][1]["RotatedOutAt"] == after["Roots"][0]["NotBefore"]
     new_leaf = await leaf_of(api, "web")
     old_root, new_root = before["Roots"][0]["RootCert"], after["Roots"][0]["RootCert"]
     verified(old_leaf["CertPEM"], [root["RootCert"] for root in after["Roots"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.server.conftest import Running
@@ -51,7 +52,9 @@ async def test_intentions_by_id(api: Running) -> None:
     made = (await api.json("POST", PATH, json=body))["ID"]
     found = await api.json("GET", f"{PATH}/{made}")
     assert found.items() >= (body | {"ID": made, "Precedence": 9, "SourceNS": "default"}).items()
-    assert found["CreatedAt"] == found["UpdatedAt"] != ""
+    assert found["CreatedAt"] == found["UpdatedAt"]
+    created = datetime.fromisoformat(found["CreatedAt"])
+    assert abs(datetime.now(UTC) - created) < timedelta(hours=1)
     status, text, _ = await api.ask("POST", PATH, json=body)
     assert (status, text) == (400, "duplicate intention found: web => db")
     assert await api.json("PUT", f"{PATH}/{made}", json=found | {"Action": "deny"}) == {"ID": made}

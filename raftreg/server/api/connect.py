@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from aiohttp import web
 from msgspec import Meta as Limits
 
-from raftreg.core import intentions, query
+from raftreg.core import query
 from raftreg.core.connect_ca import Authority, Root
 from raftreg.core.durations import format_duration, parse_duration
 from raftreg.core.entries.common import Duration
@@ -220,14 +220,17 @@ def _ttl(settings: dict[str, Any], field: str, low_s: float, high_s: float) -> f
 def roots_json(authority: Authority) -> RootsJson:
     """The roots, without their keys."""
     active = authority.active
+    # A root gives way in the entry that brings its successor. Cluster time is no date: the
+    # successor's own beginning is the moment to show.
+    begins = {root.create_index: root.not_before for root in authority.roots}
     return RootsJson(
         ActiveRootID="" if active is None else active.id,
         TrustDomain=authority.trust_domain,
-        Roots=[_root_json(root) for root in authority.roots],
+        Roots=[_root_json(root, begins.get(root.modify_index, 0)) for root in authority.roots],
     )
 
 
-def _root_json(root: Root) -> RootJson:
+def _root_json(root: Root, rotated_out_s: int) -> RootJson:
     out = RootJson(
         ID=root.id,
         Name=root.name,
@@ -244,8 +247,8 @@ def _root_json(root: Root) -> RootJson:
         CreateIndex=root.create_index,
         ModifyIndex=root.modify_index,
     )
-    if root.rotated_out_ms:
-        out["RotatedOutAt"] = intentions.timestamp(root.rotated_out_ms)
+    if root.rotated_out_ms and rotated_out_s:
+        out["RotatedOutAt"] = iso(rotated_out_s)
     return out
 
 

@@ -210,7 +210,7 @@ class Intentions:
     async def create(self, request: web.Request) -> Reply:
         """Creates an intention under a new id."""
         body = await self._body(request)
-        command = _command(body, *_names_in(body), id=self._context.new_id())
+        command = self._command(body, *_names_in(body), id=self._context.new_id())
         outcome = await self._context.writes.run(request, command)
         return Reply(dumps(IdJson(ID=command.id)), head=write_head(outcome))
 
@@ -226,7 +226,7 @@ class Intentions:
         """Replaces an intention; its destination stays."""
         intention_id = _id_of(request)
         body = await self._body(request)
-        command = _command(body, *_names_in(body), id=intention_id, update=True)
+        command = self._command(body, *_names_in(body), id=intention_id, update=True)
         outcome = await self._context.writes.run(request, command)
         return Reply(dumps(IdJson(ID=intention_id)), head=write_head(outcome))
 
@@ -247,7 +247,7 @@ class Intentions:
         body = await self._body(request)
         if body.get("Meta"):
             raise InvalidRequest("Meta must not be specified: it belongs to the config entry")
-        outcome = await self._context.writes.run(request, _command(body, *_pair(request)))
+        outcome = await self._context.writes.run(request, self._command(body, *_pair(request)))
         return Reply(TRUE, head=write_head(outcome))
 
     @operation(
@@ -284,6 +284,30 @@ class Intentions:
         check_datacenter(query_of(request).get("dc", ""), self._datacenter)
         data = await read_body(request, self._context.settings.http.body_bytes_max)
         return typed(IntentionBody, json.loads(data))
+
+    def _command(
+        self,
+        body: dict[str, Any],
+        source: str,
+        destination: str,
+        *,
+        id: str = "",  # noqa: A002 - the field's name
+        update: bool = False,
+    ) -> IntentionSet:
+        for field in ("SourcePartition", "SourceNS", "DestinationPartition", "DestinationNS"):
+            if body.get(field, "") not in ("", "default"):
+                raise InvalidRequest(f'{field}: there is only "default"')
+        return IntentionSet(
+            source=source,
+            destination=destination,
+            id=id,
+            update=update,
+            action=body.get("Action", ""),
+            permissions=tuple(body.get("Permissions", ())),
+            description=body.get("Description", ""),
+            meta=meta_of(body.get("Meta", {}), "Intention"),
+            written_ms=int(self._context.clock.wall() * 1000),
+        )
 
     async def _deleted(
         self, request: web.Request, command: IntentionDelete, answer: bytes
@@ -340,26 +364,3 @@ def _names_in(body: dict[str, Any]) -> tuple[str, str]:
             raise InvalidRequest(f"{field} must be set")
         names.append(name_of(body[field], field))
     return names[0], names[1]
-
-
-def _command(
-    body: dict[str, Any],
-    source: str,
-    destination: str,
-    *,
-    id: str = "",  # noqa: A002 - the field's name
-    update: bool = False,
-) -> IntentionSet:
-    for field in ("SourcePartition", "SourceNS", "DestinationPartition", "DestinationNS"):
-        if body.get(field, "") not in ("", "default"):
-            raise InvalidRequest(f'{field}: there is only "default"')
-    return IntentionSet(
-        source=source,
-        destination=destination,
-        id=id,
-        update=update,
-        action=body.get("Action", ""),
-        permissions=tuple(body.get("Permissions", ())),
-        description=body.get("Description", ""),
-        meta=meta_of(body.get("Meta", {}), "Intention"),
-    )
