@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from typing import NewType
+from typing import Final, NewType
 
 import msgspec
 
@@ -35,6 +35,10 @@ class State(enum.Enum):
     CLOSED = "closed"  #: lets all through and watches what becomes of them
     OPEN = "open"  #: refuses all at once
     HALF_OPEN = "half-open"  #: lets a few through as trials
+
+
+#: Looking a member up in its class costs more than all the rest of `admit`.
+_CLOSED: Final = State.CLOSED
 
 
 class Cause(enum.Enum):
@@ -197,6 +201,7 @@ class Breaker:
         "_permit",
         "_rng",
         "_sink",
+        "_slow_s",
         "_successes",
         "_trials",
         "_window",
@@ -217,6 +222,7 @@ class Breaker:
         self.state = State.CLOSED
         self._rng = rng
         self._sink = sink
+        self._slow_s = settings.slow_call_s
         self._window = settings.make_window()
         self._permit = Permit(1)
         self._failures_in_row = 0
@@ -233,7 +239,7 @@ class Breaker:
         Returns:
             What to hand back when the call has ended, or None: it is refused.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return self._permit
         return self._try(now_s)
 
@@ -256,10 +262,10 @@ class Breaker:
         """Takes what became of a call that was let through."""
         if permit != self._permit:
             return  # of a state before this one
-        slow = 0.0 < self.settings.slow_call_s <= outcome.duration_s
-        if self.state is State.CLOSED:
+        slow = 0.0 < self._slow_s <= outcome.duration_s
+        if self.state is _CLOSED:
             self._count(outcome.failed, slow, now_s)
-        elif self.state is State.HALF_OPEN:
+        else:
             self._judge(outcome.failed, slow, now_s)
 
     def release(self, permit: Permit) -> None:
@@ -268,11 +274,13 @@ class Breaker:
             self._trials -= 1
 
     def _count(self, failed: bool, slow: bool, now_s: float) -> None:
-        self._window.add(failed, slow, now_s)
+        window = self._window
+        window.add(failed, slow, now_s)
         self._failures_in_row = self._failures_in_row + 1 if failed else 0
-        cause = self._tripped()
-        if cause is not None:
-            self._trip(cause, now_s)
+        if window.failures or window.slow:  # All is well most of the time: then no rule is asked.
+            cause = self._tripped()
+            if cause is not None:
+                self._trip(cause, now_s)
 
     def _tripped(self) -> Cause | None:
         """The rule that is broken, if one is."""

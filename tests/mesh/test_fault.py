@@ -66,14 +66,14 @@ def test_kinds_join_and_the_first_of_each_counts() -> None:
     """A call may be delayed by one rule and aborted by another; the second abort is not asked."""
     injection = faults(
         a_rule(Delay(delay_s=0.5), name="slow"),
-        a_rule(Abort(status=500), name="broken"),
+        a_rule(Abort(status=0), name="broken"),
         a_rule(Abort(status=503), name="other"),
         a_rule(Bandwidth(bytes_per_s=10.0), name="narrow"),
         a_rule(Blackhole(hold_s=5.0), name="hole"),
     ).inject(CALL, 101.0)
     assert injection is not None
     assert injection.delay_s == 0.5
-    assert injection.abort == Abort(status=500)
+    assert injection.abort == Abort(status=0)
     assert injection.bandwidth == Bandwidth(bytes_per_s=10.0)
     assert injection.blackhole == Blackhole(hold_s=5.0)
     assert injection.rules == ("slow", "broken", "narrow", "hole")
@@ -91,6 +91,7 @@ def test_every_rule_ends_by_itself() -> None:
     assert (later.abort, later.delay_s) == (None, 1.0)
     assert several.inject(CALL, 120.0) is None
     assert several.active(120.0) == ()
+    assert several.inject(CALL, 121.0) is None
 
 
 def test_no_rule_may_be_forgotten_or_too_many() -> None:

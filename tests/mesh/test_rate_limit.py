@@ -79,6 +79,8 @@ def test_a_full_table_forgets_only_full_buckets_and_else_shares_one() -> None:
     assert limit.take(from_source("e"), 1.0) == 0.0  # all are full again: there is room
     assert limit.take(from_source("f"), 1.0) == 0.0
     assert len(limit) <= 4
+    assert limit.take(from_source("a"), 99.0) == 0.0  # many are full at once: the sweep takes few
+    assert len(limit) <= 4
 
 
 @pytest.mark.parametrize(
