@@ -45,10 +45,7 @@ def http_condition(match: RouteHTTPMatch | HTTPPermission, where: str) -> Condit
     conditions = [
         *_methods(match.get("Methods", ())),
         *_path(match, where, insensitive=insensitive),
-        *(
-            _header(each, f"{where}.Header[{at}]")
-            for at, each in enumerate(match.get("Header", ()))
-        ),
+        *(_header(each, f"{where}.Header[{at}]") for at, each in enumerate(headers)),
         *(_query(each, f"{where}.QueryParam[{at}]") for at, each in enumerate(_params(match))),
     ]
     return all_of(conditions)

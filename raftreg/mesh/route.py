@@ -146,11 +146,15 @@ class RoutingTable:
     """
 
     def __init__(
-        self, chain: Chain, rules: Sequence[_Rule], targets: Mapping[str, Target],
+        self,
+        service: str,
+        protocol: str,
+        rules: Sequence[_Rule],
+        targets: Mapping[str, Target],
         sticky: tuple[HashPolicy, ...],
-    ) -> None:  # fmt: skip
-        self.service = chain["ServiceName"]
-        self.protocol = chain["Protocol"]
+    ) -> None:
+        self.service = service
+        self.protocol = protocol
         self.targets = targets
         self._rules = tuple(rules)
         self._sticky = sticky
@@ -165,10 +169,9 @@ class RoutingTable:
                 return rule.legs[0] if len(rule.legs) == 1 else rule.leg(self._place(call, rng))
         return None
 
-    def destinations(self) -> list[Destination]:
-        """All places where calls may end, each once."""
-        found = {id(leg.destination): leg.destination for rule in self._rules for leg in rule.legs}
-        return list(found.values())
+    def legs(self) -> list[Routed]:
+        """All that `route` may find."""
+        return [leg for rule in self._rules for leg in rule.legs]
 
     def _place(self, call: Call, rng: Randomness) -> float:
         """Where a call lies among the legs: with sticky splits, like calls at the same place."""
@@ -197,6 +200,13 @@ def compile_routes(chain: object, *, sticky: Sequence[HashPolicy] = ()) -> Routi
     return _Compiler(found, tuple(sticky)).compile()
 
 
+def direct_routes(service: str, *, protocol: str = "http") -> RoutingTable:
+    """The table of a service without entries: all calls go to it, as those a sidecar lets in."""
+    target = Target(id=service, service=service)
+    leg = Routed(route="/", destination=Destination(targets=(target,)))
+    return RoutingTable(service, protocol, [_Rule(always, [leg], [1.0])], {target.id: target}, ())
+
+
 class _Compiler:
     """One compilation."""
 
@@ -213,7 +223,10 @@ class _Compiler:
             rules = [self._rule(each, at) for at, each in enumerate(node.get("Routes", ()))]
         else:
             rules = [self._shared(always, Routed(route="/", destination=_NOWHERE), start)]
-        return RoutingTable(self._chain, rules, self._targets, self._sticky)
+        chain = self._chain
+        return RoutingTable(
+            chain["ServiceName"], chain["Protocol"], rules, self._targets, self._sticky
+        )
 
     def _node(self, key: str) -> ChainNode:
         node = self._chain["Nodes"].get(key)

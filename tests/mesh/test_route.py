@@ -280,7 +280,7 @@ def test_plain_tcp_is_routed() -> None:
     found = table.route(Call(), NoChance())
     assert found is not None
     assert found.destination.targets[0].service == "db"
-    assert len(table.destinations()) == 1
+    assert len(table.legs()) == 1
 
 
 def chain_json() -> Any:
