@@ -154,6 +154,16 @@ async def test_an_http_check_without_a_server_is_critical(url: str) -> None:
     assert (await HttpRunner().run(check(CheckKind.HTTP, url=url))).status is CRITICAL
 
 
+async def test_a_failure_is_told_in_the_words_of_the_system() -> None:
+    """No object of ours shows up in the output: it is the same at each probe."""
+    url = f"http://127.0.0.1:{free_port()}/"
+    refused = await HttpRunner().run(check(CheckKind.HTTP, url=url))
+    assert refused.output == f"GET {url}: connection refused"
+    nobody = await HttpRunner().run(check(CheckKind.HTTP, url="http://nobody.invalid/"))
+    assert "object at" not in nobody.output
+    assert nobody.output.count("nobody.invalid") == 1
+
+
 async def test_an_https_check_verifies_unless_told_not_to() -> None:
     """An unknown authority is critical; TLSSkipVerify takes it."""
 
@@ -181,6 +191,7 @@ async def test_a_tcp_check_opens_a_connection() -> None:
     down = await TcpRunner().run(check(CheckKind.TCP, tcp=f"127.0.0.1:{free_port()}"))
     bad = await TcpRunner().run(check(CheckKind.TCP, tcp="no port here"))
     assert up.output == f"TCP connect 127.0.0.1:{port}: Success"
+    assert down.output.endswith(": connection refused")
     assert [up.status, down.status, bad.status] == [PASSING, CRITICAL, CRITICAL]
 
 
@@ -272,7 +283,7 @@ async def test_a_script_that_is_not_there_is_critical() -> None:
     result = await ScriptRunner().run(check(CheckKind.SCRIPT, args=("/no/such/program",)))
     assert result.status is CRITICAL
     assert "/no/such/program" in result.output
-    assert os.strerror(2) in result.output
+    assert os.strerror(2).lower() in result.output
 
 
 class GrpcHealth(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -336,4 +347,5 @@ def test_an_alias_takes_the_worst() -> None:
     assert alias_result("x", False, []).status is CRITICAL
     assert alias_result("x", True, []).status is PASSING
     assert alias_result("x", True, [rows[PASSING], rows[WARNING]]).status is WARNING
-    assert alias_result("x", True, rows.values()).status is CRITICAL
+    worst = alias_result("x", True, rows.values())
+    assert (worst.status, worst.output) == (CRITICAL, 'Aliased check "critical" failing: ')

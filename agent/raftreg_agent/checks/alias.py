@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raftreg.core.results import quoted
 from raftreg.model import Check, Status
 from raftreg_agent.checks.machine import CheckResult
 
@@ -26,4 +27,4 @@ def alias_result(what: str, exists: bool, checks: Iterable[Check]) -> CheckResul
     if worst.status is Status.PASSING:
         return CheckResult(Status.PASSING, "All checks passing.")
     name = worst.name or worst.check_id
-    return CheckResult(worst.status, f"Aliased check {name!r} failing: {worst.output}")
+    return CheckResult(worst.status, f"Aliased check {quoted(name)} failing: {worst.output}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 from typing import Protocol
 
 from raftreg.http.decode import CheckDefinition
@@ -46,5 +49,14 @@ def critical(text: str, check: CheckDefinition) -> CheckResult:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of a probe says to a person; some have no text of their own."""
-    return str(error) or type(error).__name__
+    """What an exception of a probe says to a person; some have no text of their own.
+
+    The same failure has the same text at each probe and on each path: an error of the system is
+    told in its words, without what the layers above wrap around it (objects' addresses among that).
+    """
+    root = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if not isinstance(root, OSError):
+        return str(root) or type(root).__name__
+    if isinstance(root, ssl.SSLError | socket.gaierror):  # their numbers are of other tables
+        return root.strerror or str(root)
+    return os.strerror(root.errno).lower() if root.errno else str(root) or type(root).__name__
