@@ -183,7 +183,8 @@ class ServerProxy:
         self, request: web.Request, client: RegistryClient, limit_s: float, wait_s: float
     ) -> Response:
         return await client.request(
-            request.method,
+            # The head of an answer tells how long its body is: that takes the body.
+            "GET" if request.method == "HEAD" else request.method,
             _raw_path(request),
             params=_params(request),
             data=await self._body(request),

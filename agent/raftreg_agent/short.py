@@ -11,7 +11,6 @@ import structlog
 from raftreg.errors import RaftregError
 from raftreg.http.middleware import RequestMeter
 from raftreg.http.params import query_from
-from raftreg.http.reply import BINARY
 from raftreg.http.wire.answers import Answer, fault, refusal
 from raftreg.http.wire.catalog import catalog_hot
 from raftreg.http.wire.gate import Spawn
@@ -169,4 +168,4 @@ class Word:
         return self._desk.dates.at(self._desk.now())
 
 
-_TAKEN = Answer(b"", 200, BINARY, b"")
+_TAKEN = Answer(b"", 200, b"", b"")

@@ -16,7 +16,6 @@ from aiohttp.helpers import rfc822_formatted_time
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
-BINARY = b"application/octet-stream"
 #: Names the host whose agent hands a request on, percent-encoded.
 AGENT_HEADER = "X-Raftreg-Agent"
 GZIP_BYTES_MIN = 1400  #: a body that fits one packet gains nothing
@@ -87,12 +86,12 @@ def head_bytes(status: int, kind: bytes, head: bytes) -> bytes:
 
     Args:
         status: HTTP status.
-        kind: Content-Type.
+        kind: Content-Type; b"": none, as for an answer without a body.
         head: Further header lines, each ended by CRLF.
     """
-    return b"%bContent-Type: %b\r\nVary: Accept-Encoding\r\n%b" % (
+    return b"%b%bVary: Accept-Encoding\r\n%b" % (
         _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
-        kind,
+        b"Content-Type: %b\r\n" % kind if kind else b"",
         head,
     )
 

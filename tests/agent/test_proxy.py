@@ -43,6 +43,9 @@ async def test_requests_and_answers_pass_as_they_are(session: Any) -> None:
             assert answer.status == 404
         async with session.get(f"{base}/v1/no-such-thing") as answer:
             assert answer.status == 404
+            length = answer.headers["Content-Length"]
+        async with session.head(f"{base}/v1/no-such-thing") as answer:
+            assert (answer.status, answer.headers["Content-Length"]) == (404, length)
 
 
 async def test_a_blocking_query_survives_the_death_of_its_server(

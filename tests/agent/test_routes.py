@@ -237,7 +237,9 @@ async def test_health_of_instances(agent: Agent) -> None:
     missing = await agent.ask("GET", path)
     assert missing.status == 404
     await agent.put("/v1/agent/service/register", WEB)
-    await agent.put("/v1/agent/check/pass/own")
+    passed = await agent.ask("PUT", "/v1/agent/check/pass/own")
+    assert (passed.status, passed.body) == (200, b"")
+    assert "Content-Type" not in passed.headers
     for verb, status, word in (
         ("fail", 503, "critical"),
         ("warn", 429, "warning"),
