@@ -44,6 +44,7 @@ COMMANDS = {
 }
 
 
+_UNUSABLE = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
@@ -105,6 +106,9 @@ class Commands(click.Group):
             if _debug(ctx):
                 raise
             raise Failure(error, as_json=_wants_json(ctx)) from error
+        except click.FileError as error:
+            error.exit_code = _UNUSABLE  # type: ignore[misc]  # click would make it 1
+            raise
         except BrokenPipeError:
             _forget_stdout()
             ctx.exit(_BROKEN_PIPE)

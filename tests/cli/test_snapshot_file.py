@@ -113,6 +113,6 @@ def test_every_cut_of_an_archive_is_refused_with_a_sentence(tmp_path: Path) -> N
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """The exit code is that of bad input, and the text names the file."""
     result = CliRunner().invoke(cli, ["snapshot", "inspect", str(tmp_path / "none.snap")])
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert "none.snap" in result.output
     assert "Traceback" not in result.output
