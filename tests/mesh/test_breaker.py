@@ -176,6 +176,19 @@ def test_a_failed_or_slow_trial_opens_again_and_hung_trials_count_as_failed() ->
     assert breaker.state is State.OPEN
 
 
+def test_trials_still_out_when_it_opens_again_take_no_room_later() -> None:
+    """Each time it is half-open all its trials are free, and only their own ends count."""
+    breaker = a_breaker(consecutive_failures_max=1, open_s=1.0, open_factor=1.0, trials_max=2)
+    call(breaker, BAD, 0.0)
+    first, lost = breaker.admit(1.0), breaker.admit(1.0)
+    assert first is not None
+    assert lost is not None
+    breaker.record(first, BAD, 1.0)
+    assert [breaker.admit(2.0) is not None for _ in range(3)] == [True, True, False]
+    breaker.release(lost)
+    assert breaker.admit(2.0) is None
+
+
 def test_calls_from_before_a_trip_say_nothing_of_the_recovery() -> None:
     """What began while closed and ends half-open is neither a failed nor a good trial."""
     breaker = a_breaker(consecutive_failures_max=1, open_s=1.0, trial_successes_min=1)

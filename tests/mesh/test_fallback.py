@@ -124,6 +124,17 @@ def test_a_caller_may_be_told_apart_on_purpose() -> None:
     assert cache.get(yours, "/", 0.0) is None
 
 
+def test_when_room_is_short_the_least_recently_used_goes() -> None:
+    """An answer that was given lately stays longer than one that was only kept lately."""
+    cache = LastGood(LastGoodSettings(entries_max=2))
+    cache.keep(GET, "/a", FRESH, 0.0)
+    cache.keep(GET, "/b", FRESH, 1.0)
+    assert cache.get(GET, "/a", 2.0) is not None
+    cache.keep(GET, "/c", FRESH, 3.0)
+    assert cache.get(GET, "/b", 4.0) is None
+    assert cache.get(GET, "/a", 4.0) is not None
+
+
 def test_age_counts_from_the_origin_and_ends() -> None:
     """An answer tells its whole age; past the limit it is gone, and its room with it."""
     cache = LastGood(LastGoodSettings(age_s_max=60.0))
