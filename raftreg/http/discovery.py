@@ -453,9 +453,7 @@ _READS: tuple[tuple[str, str, Ask, Operation], ...] = (
         "/v1/catalog/node-services/{name:(?s:.*)}",
         "Missing node name",
         node_services_query,
-        _described(
-            "Shows a node with its instances as a list", "catalog", NodeServicesJson | None
-        ),
+        _described("Shows a node with its instances as a list", "catalog", NodeServicesJson | None),
     ),
 )
 
