@@ -29,11 +29,13 @@ from raftreg.core.entries.gateways import (
     TCPRoute,
     TerminatingGateway,
 )
+from raftreg.core.entries.resilience import Resilience
 from raftreg.core.entries.routing import (
     Failover,
     FailoverTarget,
     HashPolicy,
     LoadBalancer,
+    ProxyDefaults,
     Redirect,
     Route,
     RouteHTTPMatch,
@@ -42,6 +44,7 @@ from raftreg.core.entries.routing import (
     ServiceRouter,
     ServiceSplitter,
 )
+from raftreg.core.resilience_rules import resilience_refusal
 from raftreg.core.results import quoted
 from raftreg.model import ConfigEntry
 
@@ -124,8 +127,19 @@ def _not_negative(field: str, duration: str) -> None:
 # -- defaults --------------------------------------------------------------------------------------
 
 
+def _proxy_defaults(name: str, body: ProxyDefaults) -> None:
+    del name
+    _resilience(body.get("Raftreg"))
+
+
+def _resilience(block: Resilience | None) -> None:
+    refusal = resilience_refusal(block) if block is not None else None
+    _require(refusal is None, refusal or "")
+
+
 def _service_defaults(name: str, body: ServiceDefaults) -> None:
     _require(name != WILDCARD, 'Name can\'t be "*"')
+    _resilience(body.get("Raftreg"))
     upstreams = body.get("UpstreamConfig", {})
     _require(
         not upstreams.get("Defaults", {}).get("Name"),
@@ -495,6 +509,7 @@ def _inline_certificate(name: str, body: InlineCertificate) -> None:
 
 
 _RULES: Final[Mapping[str, Callable[[str, Any], None]]] = {
+    "proxy-defaults": _proxy_defaults,
     "service-defaults": _service_defaults,
     "service-router": _router,
     "service-splitter": _splitter,

@@ -26,6 +26,7 @@ from raftreg.core.entries.common import (
     TransparentProxy,
     UpstreamLimits,
 )
+from raftreg.core.entries.resilience import Resilience
 
 # -- defaults --------------------------------------------------------------------------------------
 
@@ -95,6 +96,7 @@ class ServiceDefaults(Entry, total=False):
     BalanceInboundConnections: Literal["", "exact_balance"]
     RateLimits: RateLimits
     EnvoyExtensions: list[EnvoyExtension]
+    Raftreg: Resilience
 
 
 class AccessLogs(TypedDict, total=False):
@@ -135,6 +137,7 @@ class ProxyDefaults(Entry, total=False):
     EnvoyExtensions: list[EnvoyExtension]
     FailoverPolicy: FailoverPolicy
     PrioritizeByLocality: PrioritizeByLocality
+    Raftreg: Resilience
 
 
 # -- router ----------------------------------------------------------------------------------------
