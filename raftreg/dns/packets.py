@@ -27,7 +27,8 @@ TEMPLATES_MAX = 2_048
 RINGS_MAX = 16  #: of one template
 QUERY_BYTES_MAX = 512
 LABEL_BYTES_MAX, NAME_BYTES_MAX = 63, 255  #: RFC 1035, 2.3.4
-BODY_BYTES_MAX = 4_096  #: longer ones are made for each query
+#: Longer ones are made for each query. Over TCP every answer fits: a long one takes milliseconds.
+BODY_BYTES_MAX = {Transport.UDP: 4_096, Transport.TCP: 65_535}
 BODIES_BYTES_MAX = 32 << 20
 RING_BITS = 3  #: a ring has 8 packets …
 USES = 16  #: … one of which is replaced every so many queries,
@@ -133,6 +134,7 @@ class PacketCache:
         self._answerer = answerer
         self._settings = settings
         self._transport = transport
+        self._body_bytes_max = BODY_BYTES_MAX[transport]
         # The order of answers is no secret, and the system's own chance costs a call.
         self._rng = Random(rng.getrandbits(128))
         self._random_bits = self._rng.getrandbits
@@ -260,7 +262,7 @@ class PacketCache:
             return self._nodata(template, ring)
         body = ring.assembler.body(self._window(template, ring))
         ring.at += max(body.answers, 1)
-        if len(body.rest) > BODY_BYTES_MAX:
+        if len(body.rest) > self._body_bytes_max:
             ring.left = 0
             return body
         self._keep(template, ring, body)

@@ -76,6 +76,9 @@ class Stream:
         if isinstance(found, bytes):
             self._send(found)
             await self._drained()
+            # Neither the read of what is here already nor a write that fits lets others on: one
+            # client with enough to ask would have the process to itself.
+            await asyncio.sleep(0)
         elif found is not None:
             await self._later(query, found)
         return found is not None

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftreg.config import DnsSettings
+from raftreg.dns import packets
 from raftreg.dns.answer import Answerer, Transport
 from raftreg.dns.packets import (
     BODIES_BYTES_MAX,
@@ -24,6 +25,7 @@ from raftreg.dns.packets import (
     WAYS_MAX,
     PacketCache,
 )
+from raftreg.dns.wire import Assembler
 from raftreg.model import Status, Weights
 from tests.dns.catalogs import Builder, sample
 from tests.dns.test_answer import WALL_S, crowd, texts, values
@@ -321,6 +323,28 @@ def test_the_serial_of_a_denial_is_of_its_second() -> None:
             short = roads.ask(built, wire)
             assert short is not None
             assert short.authority[0][0].serial == int(WALL_S) + second
+
+
+def test_long_answers_over_tcp_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one again and again must not have it put together each time."""
+    made = 0
+
+    class Counted(Assembler):
+        def body(self, found: Any) -> Any:
+            nonlocal made
+            made += 1
+            return super().body(found)
+
+    monkeypatch.setattr(packets, "Assembler", Counted)
+    roads, built = Roads(Transport.TCP), Builder()
+    for number in range(400):
+        built.node(f"n{number}", f"127.1.{number >> 8}.{number & 255}")
+        built.service(f"n{number}", "web")
+    wire = dns.message.make_query("web.service.consul.", "SRV").to_wire()
+    answers = {roads.short.get(wire, built.catalog) for _ in range(200)}
+    assert min(len(answer or b"") for answer in answers) > 20_000
+    assert made <= 8
+    assert len(answers) > 1
 
 
 def test_tables_are_bounded() -> None:

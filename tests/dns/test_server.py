@@ -94,6 +94,27 @@ async def test_a_host_name_with_several_addresses() -> None:
             assert addresses(await ask(web_query(), HOST, port=server.port, timeout=5)) == WEB
 
 
+async def test_pipelined_queries_leave_others_their_turn() -> None:
+    """However many come in one read, the process goes on with all else between their answers."""
+    catalog, asked = sample().catalog, 0
+
+    def view() -> Catalog:
+        nonlocal asked
+        asked += 1
+        return catalog
+
+    async with serving(view) as server:
+        _, writer = await asyncio.open_connection(HOST, server.port)
+        wire = web_query().to_wire()
+        writer.write((struct.pack("!H", len(wire)) + wire) * 200)
+        seen = most = 0
+        while asked < 200:
+            await asyncio.sleep(0)
+            seen, most = asked, max(most, asked - seen)
+        assert most <= 2
+        writer.close()
+
+
 async def test_pipelined_tcp() -> None:
     """Queries that are sent at once on one connection are all answered."""
     async with serving() as server:
