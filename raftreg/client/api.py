@@ -68,7 +68,7 @@ class _Call:
 
     def __init__(self, deadline_s: float, *, reads: bool) -> None:
         self.deadline_s = deadline_s
-        self.in_flight = False
+        self.asked = ""  # URL of the server whose answer is awaited
         self._reads = reads
         self._last: RaftregError | None = None
         self._indefinite: RaftregError | None = None
@@ -85,7 +85,7 @@ class _Call:
 
     def failed(self, error: RaftregError) -> None:
         """Takes note of a failed attempt."""
-        self.in_flight = False
+        self.asked = ""
         self._last = error
         if not error.definite and not self._reads:
             self._indefinite = error
@@ -102,7 +102,7 @@ class _Call:
 
     def timed_out(self) -> RaftregError:
         """The error to end with when the deadline passed."""
-        if not self.in_flight or (self._reads and self._last is not None):
+        if not self.asked or (self._reads and self._last is not None):
             return self.verdict()  # of a read, what failed before tells more
         before = f"; before: {self._last.message}" if self._last else ""
         return DeadlineExceeded(f"no answer within {self.deadline_s:g} s{before}")
@@ -274,6 +274,8 @@ class RegistryClient:
                     if call.nothing_happened and left_s < call.last_attempt_s:
                         break
         except TimeoutError as error:
+            if call.asked:
+                self._pool.failed(call.asked, self.clock.monotonic(), silent=True)
             raise call.timed_out() from error
         raise call.verdict()
 
@@ -282,14 +284,15 @@ class RegistryClient:
     ) -> Response | None:
         """Asks each server once; None: all failed in a way that allows another round."""
         for base in self._pool.order(self.clock.monotonic()):
-            call.in_flight = True
+            call.asked = base
             try:
                 return await self._attempt(base, request, wait_s, accept)
             except RaftregError as error:
                 call.failed(error)
                 if not transient(error):
                     raise
-                self._pool.failed(base, self.clock.monotonic())
+                silent = isinstance(error, DeadlineExceeded)
+                self._pool.failed(base, self.clock.monotonic(), silent=silent)
                 if not request.may_repeat(error):
                     raise call.verdict() from error
         return None
@@ -446,7 +449,7 @@ class RegistryClient:
         self, stack: AsyncExitStack, request: Outgoing, call: _Call, silence_s: float | None
     ) -> Stream | None:
         for base in self._pool.order(self.clock.monotonic()):
-            call.in_flight = True
+            call.asked = base
             try:
                 opened = self._wire.open(base, request, silence_s=silence_s)
                 async with asyncio.timeout(self._attempt_timeout_s):

@@ -68,6 +68,10 @@ def base_url(address: str, *, tls: bool = False) -> str:
 class AddressPool:
     """The servers of a client: the last good one first, those that just failed last.
 
+    Among those, silent ones come after the ones that refused: a refusal costs nothing, and who
+    refused one request (there is no leader) may well answer another (a stale read), while a server
+    behind a partition would use up the caller's time.
+
     Args:
         addresses: Where servers (or agents) listen, see `base_url`.
         rng: Spreads clients over servers.
@@ -95,6 +99,7 @@ class AddressPool:
         self._urls = urls
         self._cooldown_s = cooldown_s
         self._failed_at: dict[str, float] = {}
+        self._silent: set[str] = set()
         self._good: str | None = None
 
     def __len__(self) -> int:
@@ -132,15 +137,23 @@ class AddressPool:
         failed_at = self._failed_at.get(url)
         if failed_at is None or now - failed_at >= self._cooldown_s:
             return (1, 0.0)
-        return (2, failed_at)
+        return (3 if url in self._silent else 2, failed_at)
 
     def succeeded(self, url: str) -> None:
         """Remembers that this server answered."""
         self._good = url
         self._failed_at.pop(url, None)
+        self._silent.discard(url)
 
-    def failed(self, url: str, now: float) -> None:
-        """Remembers that this server did not do what was asked."""
+    def failed(self, url: str, now: float, *, silent: bool = False) -> None:
+        """Remembers that this server did not do what was asked.
+
+        Args:
+            url: The server.
+            now: Monotonic time in seconds.
+            silent: It did not answer in time.
+        """
         self._failed_at[url] = now
+        (self._silent.add if silent else self._silent.discard)(url)
         if self._good == url:
             self._good = None

@@ -148,6 +148,27 @@ async def test_the_good_server_is_remembered() -> None:
         assert len(good.requests) == 5
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_behind_a_partition_the_server_that_speaks_is_asked_first(place: int) -> None:
+    """One that refuses for want of a leader can still answer a stale read; those that were silent,
+    also the one that was when the deadline passed, must not use up that read's time.
+    """
+
+    async def alone(request: web.Request) -> web.StreamResponse:
+        return await (says([]) if "stale" in request.query else NO_LEADER)(request)
+
+    async with running(hangs) as first, running(hangs) as second, running(alone) as reachable:
+        addresses = [first.address, second.address]
+        addresses.insert(place, reachable.address)
+        async with client_of(*addresses, timeout_s=0.9, attempt_timeout_s=0.6) as client:
+            with pytest.raises(RaftregError):
+                await client.catalog.nodes()
+            asked = len(first.requests) + len(second.requests)
+            stale = Read(consistency=Consistency.STALE)
+            assert await client.catalog.nodes(read=stale) == []
+        assert len(first.requests) + len(second.requests) == asked
+
+
 async def test_request_ids_tell_what_is_still_open() -> None:
     """`low` is the lowest sequence whose outcome is still awaited."""
     async with running(hangs, says(True)) as server, client_of(server.address) as client:
