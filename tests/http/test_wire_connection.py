@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from raftreg.http.wire.connection import BEHIND_BYTES_MAX
+from raftreg.http.wire.connection import BEHIND_BYTES_MAX, IN_A_TURN_MAX
 from raftreg.http.wire.head import HEAD_BYTES_MAX
 from raftreg.http.wire.road import BODY_BYTES_MAX
 from tests.http.wire_rig import QUIET_TURNS, Road, road
@@ -329,3 +329,18 @@ async def test_a_slow_body_that_keeps_coming_is_waited_for(short: Road) -> None:
         short.clock.advance(4.0)
         assert not client.transport.closed
     assert client.transport.written.endswith(b"true")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_flood_of_requests_leaves_others_their_turn(short: Road, *, ended: bool) -> None:
+    """All are answered in the end, also if the client has sent its end, and none is lost."""
+    client = short.client()
+    many = 20 * IN_A_TURN_MAX
+    client.protocol.data_received(HOT.replace(b"/a", b"/a?stale") * many)
+    assert client.transport.written.count(b"HTTP/1.1 404") <= IN_A_TURN_MAX
+    if ended:
+        assert client.protocol.eof_received()
+    await client.settle(QUIET_TURNS)
+    assert client.transport.written.count(b"HTTP/1.1 404") == many
+    assert client.transport.reads
+    assert client.transport.closed is ended

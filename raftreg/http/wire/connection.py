@@ -28,6 +28,8 @@ from raftreg.http.wire.road import BODY_BYTES_MAX, ShortRoad, ShortRoute
 #: What may wait behind a request that is being answered, before reading stops. The largest request
 #: that is held until it is whole fits in, or it would never be.
 BEHIND_BYTES_MAX: Final = HEAD_BYTES_MAX + BODY_BYTES_MAX
+#: Requests of one client that are answered before others get their turn.
+IN_A_TURN_MAX: Final = 64
 #: A body that is given to aiohttp as it comes has to bring so much within a keep-alive's time.
 UPLOAD_BYTES_MIN: Final = 4096
 _HEAD_END: Final = b"\r\n\r\n"
@@ -79,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_plain",
         "_pumping",
         "_read_paused",
+        "_resting",
         "_surrendered",
         "_transport",
         "_unsent_bytes",
@@ -105,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._pumping = False
+        self._resting = False  # while others have their turn
         self._unsent_bytes = 0
         self._eof = False
         self._closing = False
@@ -148,7 +152,7 @@ class Connection(asyncio.Protocol):
         A client that is gone looks the same, so a blocking query ends here.
         """
         self._eof = True
-        return self.busy and self.on_gone is None
+        return self._resting or (self.busy and self.on_gone is None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends what is under way for this client."""
@@ -272,9 +276,13 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Takes from what came as much as can be taken now."""
         self._pumping = True
+        left = IN_A_TURN_MAX
         try:
             while self._behind and not self.busy and self._goes_on() and self._step():
-                pass
+                left -= 1
+                if not left and self._behind:
+                    self._resting = True
+                    asyncio.get_running_loop().call_soon(self._rested)
         finally:
             self._pumping = False
         if (self._eof or self._closing) and self._is_idle() and self._transport is not None:
@@ -282,12 +290,19 @@ class Connection(asyncio.Protocol):
         elif self._read_paused or len(self._behind) > BEHIND_BYTES_MAX:
             self._set_reading()
 
+    def _rested(self) -> None:
+        self._resting = False
+        if self._transport is not None:
+            self._pump()
+
     def _goes_on(self) -> bool:
-        """False when no further request is begun: the process stops."""
-        return not self._closing or self._body_left > 0
+        """False when no further request is begun: others have their turn, or the process stops."""
+        return not self._resting and (not self._closing or self._body_left > 0)
 
     def _is_idle(self) -> bool:
-        return not self.busy and (self._plain is None or _waits(self._plain))
+        if self.busy or self._resting:
+            return False
+        return self._plain is None or _waits(self._plain)
 
     def _uploads(self) -> bool:
         """True while aiohttp has a request of which the body is not whole."""
