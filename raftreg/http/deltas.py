@@ -15,6 +15,7 @@ own would not do: a row that it saw changed, and that was changed back, would be
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import islice
@@ -88,6 +89,30 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
     event: bytes
 
 
+class _Snapshot:
+    """A large answer for those who read it at the same time: each event is rendered once.
+
+    It is held by its readers alone, and is made as far as the fastest of them has come.
+    """
+
+    def __init__(self, index: int, events: Iterator[bytes]) -> None:
+        self.index = index
+        self._rest = events
+        self._made: list[bytes] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = 0
+        while at < len(self._made) or self._make():
+            yield self._made[at]
+            at += 1
+
+    def _make(self) -> bool:
+        event = next(self._rest, None)
+        if event is not None:
+            self._made.append(event)
+        return event is not None
+
+
 class DeltaFeed:
     """The answer to one question, and its recent past.
 
@@ -112,6 +137,7 @@ class DeltaFeed:
         #: Indexes at which this feed has looked, in their order.
         self._looks: dict[int, None] = {index: None}
         self._snapshot: tuple[int, list[bytes]] | None = None
+        self._being_read: weakref.ref[_Snapshot] | None = None
 
     def __len__(self) -> int:
         """Rows, also those that the filter keeps back."""
@@ -194,7 +220,7 @@ class DeltaFeed:
     def _forget(self) -> None:
         self._kept.clear()
         self._kept_bytes = 0
-        self._snapshot = None
+        self._snapshot = self._being_read = None
 
     # -- the whole answer ------------------------------------------------------------------------
 
@@ -202,11 +228,16 @@ class DeltaFeed:
         """The whole answer of now; a small one is rendered once for all who come."""
         if self._snapshot is not None and self._snapshot[0] == self._index:
             return iter(self._snapshot[1])
+        being_read = None if self._being_read is None else self._being_read()
+        if being_read is not None and being_read.index == self._index:
+            return iter(being_read)
         # Taken now: rows may change while the events are on their way to a slow client.
         sources = [row.source for row in self._rows.values() if row.held]
         events = self._render(sources, self.position)
         if len(sources) > SNAPSHOT_ROWS_MAX:
-            return events
+            shared = _Snapshot(self._index, events)
+            self._being_read = weakref.ref(shared)
+            return iter(shared)
         kept = list(events)
         if sum(map(len, kept)) <= KEPT_BYTES_MAX:
             self._snapshot = (self._index, kept)

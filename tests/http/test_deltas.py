@@ -166,3 +166,29 @@ def test_whatever_a_client_sends_as_its_place_is_read_or_refused(text: str) -> N
     position = Position.read(text)
     if position is not None:
         assert Position.read(str(position)) == position
+
+
+def test_a_large_answer_is_rendered_once_for_all_who_read_it() -> None:
+    """As after a restart, when all come at once; each at its own pace, and nothing stays after."""
+    rendered = 0
+
+    def render(row: tuple[str, int]) -> dict[str, Any]:
+        nonlocal rendered
+        rendered += 1
+        return {"K": row[0]}
+
+    count = 3 * deltas.SNAPSHOT_ROWS_MAX
+    index = 1
+    rows: dict[Hashable, Any] = {str(number): (str(number), number) for number in range(count)}
+    question = DeltaQuery(key="q", topics=(), find=lambda: (index, rows), render=render)
+    feed = DeltaFeed(question, lambda: "e1", lambda: 9)
+    readers = [feed.missed(None)[1] for _ in range(5)]
+    firsts = [next(reader) for reader in readers]
+    wholes = [first + b"".join(reader) for first, reader in zip(firsts, readers, strict=True)]
+    assert len(set(wholes)) == 1
+    assert rendered == count
+    index, rows = 2, {"a": ("a", 1), **rows}
+    feed.refresh()
+    assert b'"K":"a"' in b"".join(feed.missed(None)[1])
+    assert feed._being_read is not None
+    assert feed._being_read() is None
