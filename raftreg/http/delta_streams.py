@@ -204,6 +204,9 @@ class DeltaStreams:
             position, events = live.feed.missed(since)
             for event in events:
                 await _write(response, event)
+                # A write that fits lets nobody on. Those who come together go on together, too, and
+                # so share the rendering of a large answer.
+                await asyncio.sleep(0)
             if position != since:
                 since = position
                 continue  # much may have happened while the client was reading
