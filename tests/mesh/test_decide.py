@@ -8,12 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from raftreg.core.chain import compile_chain
-from raftreg.core.config_table import ConfigTable
 from raftreg.core.intentions import Intention
 from raftreg.mesh.breaker import BreakerSettings
 from raftreg.mesh.bulkhead import BulkheadSettings
@@ -23,7 +18,6 @@ from raftreg.mesh.decide import (
     Mesh,
     MeshTable,
     Moment,
-    Passage,
     Refusal,
     Send,
     Substitute,
@@ -33,8 +27,6 @@ from raftreg.mesh.decide import (
     WaitFor,
 )
 from raftreg.mesh.events import (
-    AttemptBegan,
-    AttemptEnded,
     BreakerChanged,
     CallEnded,
     Ejected,
@@ -47,100 +39,23 @@ from raftreg.mesh.fallback import FallbackSettings, FixedAnswer, OtherService
 from raftreg.mesh.fault import Abort, Bandwidth, Blackhole, Delay, FaultRule
 from raftreg.mesh.intention import Intentions
 from raftreg.mesh.last_good import Answer
-from raftreg.mesh.nouns import Call, Failure, Instance, MeshConfigError, Outcome, Reason
+from raftreg.mesh.nouns import Call, Failure, MeshConfigError, Outcome, Reason
 from raftreg.mesh.outlier import OutlierSettings
-from raftreg.mesh.passage import Misuse, Stage
+from raftreg.mesh.passage import Misuse
 from raftreg.mesh.rate_limit import Rate, RateLimitSettings
 from raftreg.mesh.retry import RetrySettings, Stop
-from raftreg.mesh.retry_on import Condition
-from raftreg.mesh.route import RoutingTable, compile_routes, direct_routes
 from raftreg.mesh.settings import ServiceSettings
-from raftreg.mesh.steps import STATUSES
-from raftreg.model import ConfigEntry
-
-GET = Call(method="GET", path="/x", source="web")
-OK = Outcome(status=200, duration_s=0.01)
-BAD = Outcome(status=503, duration_s=0.01)
-RESET = Outcome(failure=Failure.RESET, duration_s=0.01)
-PLAIN = ServiceSettings(breaker=None, outlier=None, learn=None)
-
-
-def instances(*keys: str) -> list[Instance]:
-    """Instances by key."""
-    return [Instance(key=key, address="127.0.0.1", port=at + 1) for at, key in enumerate(keys)]
-
-
-def failing_over() -> RoutingTable:
-    """Routes of "api" that lead to "spare" when it has no healthy instance."""
-    entries = [
-        ConfigEntry(kind="service-defaults", name=name, body={"Protocol": "http"})
-        for name in ("api", "spare")
-    ]
-    failover = {"*": {"Service": "spare"}}
-    entries.append(ConfigEntry(kind="service-resolver", name="api", body={"Failover": failover}))
-    chain = compile_chain(ConfigTable(entries), "api", datacenter="dc1", trust_domain="t.consul")
-    return compile_routes(chain)
-
-
-class Rig:
-    """A mesh with one upstream "api", and what it has told."""
-
-    def __init__(
-        self,
-        settings: ServiceSettings = PLAIN,
-        *,
-        keys: tuple[str, ...] = ("a", "b"),
-        intentions: Intentions | None = None,
-        **others: ServiceSettings,
-    ) -> None:
-        self.events: list[Event] = []
-        self.table = MeshTable(
-            upstreams={
-                "api": UpstreamConfig(routes=direct_routes("api"), intentions=intentions),
-                **{name: UpstreamConfig(routes=direct_routes(name)) for name in others},
-            },
-            settings={"api": settings, **others},
-        )
-        self.mesh = Mesh(
-            random.Random(3),
-            self.events.append,
-            table=self.table,
-            moment=Moment(0.0, 1e9),
-        )
-        self.mesh.update("api", instances(*keys), 0.0)
-        for name in others:
-            self.mesh.update(name, instances(f"{name}-1"), 0.0)
-
-    def begin(self, call: Call = GET, now_s: float = 1.0, **options: Any) -> Passage:
-        """A call to "api"."""
-        return self.mesh.begin("api", call, now_s, **options)
-
-    def done(self, outcome: Outcome, now_s: float = 1.0) -> Passage:
-        """A call that is answered like this, without a repeat."""
-        passage = self.begin(now_s=now_s)
-        assert isinstance(passage.finished(outcome, now_s), Done)
-        passage.close(now_s)
-        return passage
-
-    def told(self, kind: type[Event]) -> list[Any]:
-        """Events of a kind."""
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def at_rest(self) -> None:
-        """Nothing is held, and what began has ended."""
-        assert self.mesh.calls == 0
-        for state in self.mesh.targets():
-            assert state.in_flight == 0
-            assert state.bulkhead.in_flight == 0
-            assert state.bulkhead.waiting == 0
-        assert len(self.told(AttemptBegan)) == len(self.told(AttemptEnded))
-
-
-def refusal(passage: Passage) -> Refusal:
-    """The refusal that a call ended with."""
-    assert isinstance(passage.step, Refusal)
-    assert passage.stage is Stage.OVER
-    return passage.step
+from tests.mesh.decide_rig import (
+    BAD,
+    GET,
+    OK,
+    PLAIN,
+    RESET,
+    Rig,
+    failing_over,
+    instances,
+    refusal,
+)
 
 
 def test_good_call() -> None:
@@ -541,127 +456,3 @@ def test_tcp_call() -> None:
     passage.finished(Outcome(), 1.0)
     passage.close(1.0)
     rig.at_rest()
-
-
-BUSY = ServiceSettings(
-    breaker=BreakerSettings(consecutive_failures_max=4, open_s=1.0, trials_max=1),
-    instance_breaker=BreakerSettings(consecutive_failures_max=2, open_s=1.0, trials_max=1),
-    outlier=OutlierSettings(consecutive_5xx=2, base_ejection_s=1.0, max_ejected=0.5),
-    bulkhead=BulkheadSettings(concurrent_max=2, queue_max=2, wait_s_max=1.0),
-    retry=RetrySettings(conditions=frozenset({Condition.SERVER_ERROR}), retries_max=2),
-    timeouts=TimeoutSettings(request_s=3.0),
-    fallback=FallbackSettings(steps=(OtherService(service="spare"),)),
-    rate_limit=RateLimitSettings(rate=Rate(per_s=20.0, burst=20)),
-    faults=(
-        FaultRule(fault=Delay(delay_s=0.5), until_unix_s=1e9 + 86_400, percent=10.0),
-        FaultRule(fault=Blackhole(), until_unix_s=1e9 + 86_400, percent=5.0),
-        FaultRule(fault=Abort(), until_unix_s=1e9 + 86_400, percent=5.0),
-    ),
-)
-OUTCOMES = st.sampled_from(
-    [OK, OK, BAD, RESET, Outcome(status=404), *(Outcome(failure=each) for each in Failure)]
-)
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Calls begin, end, wait and are left in any order, while all else changes too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rig = Rig(BUSY, keys=("a", "b", "c"), spare=PLAIN)
-        faults = FaultRule(fault=Delay(delay_s=0.1), until_unix_s=1e9 + 10, percent=50.0)
-        self.tables = [
-            self.rig.table,
-            msgspec.structs.replace(self.rig.table, settings={"spare": BUSY}),
-            msgspec.structs.replace(
-                self.rig.table,
-                settings={"api": msgspec.structs.replace(BUSY, faults=(faults,))},
-            ),
-        ]
-        self.now_s = 1.0
-        self.calls: list[Passage] = []
-        self.begun = 0
-
-    def live(self) -> list[Passage]:
-        """Calls that are not over."""
-        return [each for each in self.calls if each.stage is not Stage.OVER]
-
-    @rule(method=st.sampled_from(["GET", "POST", ""]), source=st.sampled_from("xy"))
-    def begin(self, method: str, source: str) -> None:
-        """A call begins."""
-        self.begun += 1
-        call = Call(method=method, source=source)
-        self.calls = [*self.live(), self.rig.begin(call, self.now_s)]
-        self.check(self.calls[-1])
-
-    @precondition(lambda self: self.live())
-    @rule(data=st.data(), outcome=OUTCOMES, broke=st.booleans(), replayable=st.booleans())
-    def go_on(
-        self, data: st.DataObject, outcome: Outcome, *, broke: bool, replayable: bool
-    ) -> None:
-        """What a step asks for is done."""
-        passage = data.draw(st.sampled_from(self.live()))
-        match passage.step:
-            case Send():
-                passage.finished(outcome, self.now_s, replayable=replayable)
-            case Wait():
-                passage.resume(self.now_s)
-            case Done():
-                passage.close(self.now_s, broke=broke)
-            case _:
-                raise AssertionError(passage.step)
-        self.check(passage)
-
-    @precondition(lambda self: self.live())
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        """A caller leaves."""
-        passage = data.draw(st.sampled_from(self.live()))
-        passage.abandon(self.now_s)
-        passage.abandon(self.now_s)
-        assert passage.stage is Stage.OVER
-
-    @rule(passed_s=st.sampled_from([0.05, 0.5, 1.5, 5.0]))
-    def pass_time(self, passed_s: float) -> None:
-        """Time passes."""
-        self.now_s += passed_s
-        self.rig.mesh.sweep(self.now_s)
-
-    @rule(keys=st.sets(st.sampled_from("abcd")), critical=st.sets(st.sampled_from("ab")))
-    def change_instances(self, keys: set[str], critical: set[str]) -> None:
-        """Instances come and go."""
-        self.rig.mesh.update("api", instances(*sorted(keys)), self.now_s, critical)
-
-    @rule(at=st.integers(0, 2))
-    def configure(self, at: int) -> None:
-        """The configuration changes."""
-        self.rig.mesh.configure(self.tables[at], Moment(self.now_s, 1e9 + self.now_s))
-
-    def check(self, passage: Passage) -> None:
-        """A call that is over says why; one that is not has something to do."""
-        step = passage.step
-        assert (passage.stage is Stage.OVER) == isinstance(step, Refusal | Substitute) or (
-            isinstance(step, Done)
-        )
-        if isinstance(step, Refusal):
-            assert step.reason in Reason
-            assert step.reason is Reason.FAULT or step.status >= 400
-            assert step.reason in STATUSES or step.reason is Reason.FAULT
-
-    @invariant()
-    def gauges_agree(self) -> None:
-        """As many calls are counted as there are, and no more ended than began."""
-        assert self.rig.mesh.calls == len(self.live())
-        assert len(self.rig.told(CallEnded)) == self.begun - len(self.live())
-        sent = sum(each.stage is Stage.SENT for each in self.live())
-        assert len(self.rig.told(AttemptBegan)) - len(self.rig.told(AttemptEnded)) == sent
-
-    def teardown(self) -> None:
-        """When all have ended nothing is held."""
-        for passage in self.live():
-            passage.abandon(self.now_s)
-        self.rig.at_rest()
-
-
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)

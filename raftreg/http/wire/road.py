@@ -15,7 +15,7 @@ import msgspec
 from raftreg.errors import RaftregError
 from raftreg.http.wire.head import Fields, read_fields, read_line
 
-LINES_KEPT_MAX: Final = 8192
+LINES_KEPT_MAX: Final = 32_768
 BLOCKS_KEPT_MAX: Final = 1024
 #: What is longer is read each time: tables of entries without a bound on each have none.
 LINE_KEPT_BYTES_MAX: Final = 512
