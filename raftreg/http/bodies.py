@@ -42,11 +42,10 @@ class AddressBody(TypedDict, total=False):
     Port: Port
 
 
-class CatalogServiceBody(TypedDict, total=False):
-    """An instance, as the catalog takes it."""
+class InstanceBody(TypedDict, total=False):
+    """An instance, but for its name, which is called differently."""
 
     ID: Name
-    Service: Required[Name]
     Tags: list[Tag]
     Address: Host
     TaggedAddresses: dict[str, AddressBody]
@@ -57,6 +56,12 @@ class CatalogServiceBody(TypedDict, total=False):
     Kind: str
     Proxy: dict[str, Any]
     Connect: dict[str, Any]
+
+
+class CatalogServiceBody(InstanceBody, total=False):
+    """An instance, as the catalog takes it."""
+
+    Service: Required[Name]
 
 
 class CatalogCheckBody(TypedDict, total=False):
@@ -128,21 +133,10 @@ class CheckBody(TypedDict, total=False):
     OutputMaxSize: Count
 
 
-class ServiceBody(TypedDict, total=False):
+class ServiceBody(InstanceBody, total=False):
     """An instance, as an agent takes it."""
 
-    ID: Name
     Name: Required[Name]
-    Tags: list[Tag]
-    Address: Host
-    TaggedAddresses: dict[str, AddressBody]
-    Port: Port
-    Meta: MetaMap
-    Weights: WeightsBody
-    EnableTagOverride: bool
-    Kind: str
-    Proxy: dict[str, Any]
-    Connect: dict[str, Any]
     Check: CheckBody
     Checks: list[CheckBody]
     Token: str

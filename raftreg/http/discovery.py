@@ -17,10 +17,10 @@ from raftreg.core import query
 from raftreg.core.catalog import Catalog
 from raftreg.errors import InvalidRequest
 from raftreg.http import render
-from raftreg.http.catalog_query import CatalogQuery
+from raftreg.http.catalog_query import CatalogQuery, health_query, instances_query
 from raftreg.http.delta_streams import wants_events
 from raftreg.http.filter import compile_filter
-from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, HEALTH_ENTRY, NODE, SERVICE
+from raftreg.http.filter_fields import CATALOG_SERVICE, CHECK, NODE, SERVICE
 from raftreg.http.json import dumps
 from raftreg.http.mesh_discovery import (
     catalog_connect_query,
@@ -241,16 +241,8 @@ def services_query(options: ReadOptions) -> CatalogQuery:
 
 def service_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/catalog/service/{name}."""
-    meta, holds = options.node_meta, compile_filter(options.filter, CATALOG_SERVICE)
-    return CatalogQuery(
-        ("service", name, options.tags, options.node_meta, options.filter),
-        query.topics_service(name),
-        lambda catalog: [
-            row
-            for entry in query.service_instances(catalog, name, options.tags, meta).value
-            if holds(row := render.catalog_service_json(entry.node, entry.service))
-        ],
-    )
+    topics = query.topics_service(name)
+    return instances_query("service", name, options, topics, query.service_instances)
 
 
 def node_query(name: str, options: ReadOptions) -> CatalogQuery:
@@ -270,19 +262,8 @@ def node_query(name: str, options: ReadOptions) -> CatalogQuery:
 
 def health_service_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/health/service/{name}."""
-    meta, holds = options.node_meta, compile_filter(options.filter, HEALTH_ENTRY)
-    key = (name, options.tags, options.passing, options.node_meta, options.filter)
-    return CatalogQuery(
-        ("health-service", *key),
-        query.topics_health_service(name),
-        lambda catalog: [
-            row
-            for entry in query.health_service(
-                catalog, name, options.tags, options.passing, meta
-            ).value
-            if holds(row := render.health_entry_json(entry.node, entry.service, entry.checks))
-        ],
-    )
+    topics = query.topics_health_service(name)
+    return health_query("health-service", name, options, topics, query.health_service)
 
 
 def health_checks_query(name: str, options: ReadOptions) -> CatalogQuery:

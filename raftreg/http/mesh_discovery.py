@@ -7,42 +7,23 @@ from typing import Any
 from raftreg.core import mesh_query, query
 from raftreg.core.catalog import Catalog
 from raftreg.http import render
-from raftreg.http.catalog_query import CatalogQuery
+from raftreg.http.catalog_query import CatalogQuery, health_query, instances_query
 from raftreg.http.filter import compile_filter
-from raftreg.http.filter_fields import CATALOG_SERVICE, HEALTH_ENTRY, SERVICE
+from raftreg.http.filter_fields import SERVICE
 from raftreg.http.params import ReadOptions
 from raftreg.http.shapes import NodeServicesJson
 
 
 def catalog_connect_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/catalog/connect/{name}."""
-    meta, holds = options.node_meta, compile_filter(options.filter, CATALOG_SERVICE)
-    return CatalogQuery(
-        ("connect", name, options.tags, options.node_meta, options.filter),
-        mesh_query.topics_connected(name),
-        lambda catalog: [
-            row
-            for entry in mesh_query.connected(catalog, name, options.tags, meta).value
-            if holds(row := render.catalog_service_json(entry.node, entry.service))
-        ],
-    )
+    topics = mesh_query.topics_connected(name)
+    return instances_query("connect", name, options, topics, mesh_query.connected)
 
 
 def health_connect_query(name: str, options: ReadOptions) -> CatalogQuery:
     """/v1/health/connect/{name}."""
-    meta, holds = options.node_meta, compile_filter(options.filter, HEALTH_ENTRY)
-    key = (name, options.tags, options.passing, options.node_meta, options.filter)
-    return CatalogQuery(
-        ("health-connect", *key),
-        mesh_query.topics_health_connected(name),
-        lambda catalog: [
-            row
-            for entry in mesh_query.health_connected(
-                catalog, name, options.tags, options.passing, meta
-            ).value
-            if holds(row := render.health_entry_json(entry.node, entry.service, entry.checks))
-        ],
-    )
+    topics = mesh_query.topics_health_connected(name)
+    return health_query("health-connect", name, options, topics, mesh_query.health_connected)
 
 
 def node_services_query(name: str, options: ReadOptions) -> CatalogQuery:

@@ -66,7 +66,7 @@ class KV:
         ]
 
     def by_method(self) -> dict[str, Handler]:
-        """The handlers by method, for the short way (`raftreg.http.express`)."""
+        """The handlers by method, for the way around the router (`raftreg.http.express`)."""
         return {"GET": self.get, "PUT": self.put, "DELETE": self.delete}
 
     @operation(
